@@ -32,7 +32,7 @@ class Article:
     deleted: bool
     last_changed: str  # promulgation of the last change, YYYY-MM-DD
 
-# %% ../nbs/01_statute.ipynb #868d6cda
+
 def article_name(
     number: int,  # 1004
     branch: int = 0,  # 2 for the branch article 의2, 0 for none
@@ -56,7 +56,7 @@ def _article(row, where):
     return Article(name, int(row["number"]), int(branch), row["title"], row["part"], row["deleted"] == "1",
                    row["last_changed"])
 
-# %% ../nbs/01_statute.ipynb #f83fd536
+
 def read_articles(
     path: str | Path,  # CSV in UTF-8 with the columns article, number, branch, title, part, deleted, last_changed
 ) -> dict[str, Article]:  # by name, in the order of the file
@@ -176,7 +176,6 @@ _SAME_ACT = re.compile(r"(?<![가-힣])(?:같은\s*|동\s?|위\s+)법률?$")
 _NO_ACT = re.compile("(?:|(?:.*[^소국])?방법|불법|위법|적법|합법|편법|준법|입법|사법|해법|기법|수법|용법|문법"
                      "|(?:우리|현행)?(?:가족|친족|상속|재산|물권|채권|계약|불법행위)법)")
 
-# %% ../nbs/01_statute.ipynb #b6c48a4d
 _LONG_NAMES = """민법 제312조의2 단서의 시행에 관한 규정|상가건물 임대차보호법|부동산 실권리자명의 등기에 관한 법률
 집합건물의 소유 및 관리에 관한 법률|가족관계의 등록 등에 관한 법률|채무자 회생 및 파산에 관한 법률|약관의 규제에 관한 법률
 소송촉진 등에 관한 특례법|가등기담보 등에 관한 법률|동산·채권 등의 담보에 관한 법률|보증인 보호를 위한 특별법|실화책임에 관한 법률
@@ -240,9 +239,10 @@ def _acts(t):
     "Yield (match, act, link) for each citation in the clean text `t`."
     act = named = "민법"
     end = None  # of the citation before
+    seen = 0  # the end of the number before, be it a citation or not
     for m in _CITE.finditer(t):
-        low = max(end or 0, m.start() - _REACH)
-        own, link = _act_before(t, low, m.start()), "" if end is None else _link(t, end, m.start())
+        own = _act_before(t, max(seen, m.start() - _REACH), m.start())
+        link, seen = "" if end is None else _link(t, end, m.start()), m.end()
         if not (m["je"] or link or own not in (None, "법", "법률")): continue
         if own == "같은 법": act = named = _antecedent(t, end or 0, m.start()) or named
         elif own: act = named = own
