@@ -56,6 +56,7 @@ def _parse_jsonl(text: str, name: str) -> list[dict]:
 # %% ../nbs/02_data.ipynb #7a021ec7
 def read_rows(
     path: str | Path,  # a .csv, .tsv or .jsonl file
+    columns: tuple[str, ...] = ("question", "answer"),  # columns that must be there
 ) -> list[dict]:  # a dictionary a row: the columns and `line`
     "Read a file of questions and answers; raises `InputError` where it is missing, empty or lacks a column."
     path = Path(path)
@@ -68,9 +69,9 @@ def read_rows(
     try: rows = kinds[path.suffix.lower()](decode_text(data, path.name))
     except csv.Error as e: raise InputError(f"{path}: not a CSV file ({e})")
     require(bool(rows), "csv_path", str(path), "the file holds no rows")
-    missing = [c for c in ("question", "answer") if c not in rows[0]]
+    missing = [c for c in columns if c not in rows[0]]
     found = ", ".join(str(k) for k in rows[0] if k not in ("line", None))
-    require(not missing, str(path), found, f"columns lack {' and '.join(missing)}; rename the columns to question and answer")
+    require(not missing, str(path), found, f"columns lack {' and '.join(missing)}; rename the columns to {' and '.join(columns)}")
     return rows
 
 # %% ../nbs/02_data.ipynb #bdb767c7
