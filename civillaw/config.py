@@ -8,12 +8,13 @@ __all__ = ['ASSETS', 'BUNDLED_CSV', 'EMBEDDED_MODEL', 'LINEAR_LAYERS', 'CONFIG_C
            'use_korean_font']
 
 # %% ../nbs/00_config.ipynb #10c65168
-import copy, difflib, importlib.util, logging, time
-from dataclasses import MISSING, dataclass, field, fields
+import copy, difflib, importlib.util, logging, os, time
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
+from jinja2 import TemplateError
 from platformdirs import user_cache_dir
 
 # %% ../nbs/00_config.ipynb #a8148754
@@ -34,6 +35,7 @@ def require(
 ASSETS = Path(str(files("civillaw"))) / "assets"
 BUNDLED_CSV = ASSETS / "civil_law_qa_dataset.csv"
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct-Q4_1"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing is sent unasked; read when transformers is imported
 
 # %% ../nbs/00_config.ipynb #e8d67915
 def setting(
@@ -112,6 +114,8 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be above 0, such as 2e-4")
         require(self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "must be above 0")
+        require(self.max_steps == -1 or self.max_steps > 0, "max_steps", self.max_steps, "must be 1 or more, or -1 for all epochs")
+        for name in ("weight_decay", "max_grad_norm"): require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
         require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
         require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
         require(self.early_stopping_patience >= 0, "early_stopping_patience", self.early_stopping_patience, "must be 0 or more")
@@ -257,8 +261,8 @@ def render_prompt(
     "The messages in the model's own chat template, with the template's date pinned."
     name = getattr(tokenizer, "name_or_path", "") or "the model"
     require(bool(tokenizer.chat_template), "chat template", None, f"{name} has none; choose an Instruct model")
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt,
-                                         date_string=TEMPLATE_DATE)
+    try: return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=TEMPLATE_DATE)
+    except TemplateError as e: raise InputError(f"chat template: that of {name} refuses the prompt ({e}); choose another base") from e
 
 # %% ../nbs/00_config.ipynb #34d01869
 def encode_prompt(
@@ -285,6 +289,7 @@ def turn_end_id(
 
 # %% ../nbs/00_config.ipynb #c042b42d
 logger = logging.getLogger("civillaw")
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line at its import and one a layer and pass in 8 bits
 
 
 def start_log(

@@ -45,7 +45,7 @@ def _parse_csv(text: str, delimiter: str) -> list[dict]:
 def _parse_jsonl(text: str, name: str) -> list[dict]:
     "Rows of JSON lines; raises `InputError` naming the line that is not a JSON object."
     rows = []
-    for i, line in enumerate(text.splitlines(), 1):
+    for i, line in enumerate(text.split("\n"), 1):
         if not line.strip(): continue
         try: row = json.loads(line)
         except json.JSONDecodeError as e: raise InputError(f"{name} line {i}: not JSON ({e.msg})")
@@ -126,7 +126,7 @@ class CsvReport:
 
     def _repr_markdown_(self) -> str:
         head = f"**{self.path}**: {self.rows} rows, {len(self.findings)} findings, {'usable' if self.ok else 'training would refuse it'}"
-        lines = [f"| {f.line} | {f.level} | {f.code} | {f.detail} |" for f in self.findings]
+        lines = [f"| {f.line} | {f.level} | {f.code} | {f.detail.replace('|', chr(92) + '|')} |" for f in self.findings]
         return "\n".join([head, "", *(["| line | level | finding | detail |", "|---|---|---|---|", *lines] if lines else [])])
 
 # %% ../nbs/02_data.ipynb #731bf418
@@ -142,7 +142,8 @@ def _check_row(row: dict) -> list[Finding]:
     states = {c.article: c.state for c in check_citations(row["answer"]) if c.state in (DELETED, NOT_FOUND)}
     found += [Finding(line, "warning", "article-" + s.replace(" ", "-"), a) for a, s in states.items()
               if not (s == DELETED and any(w in row["answer"] for w in ("삭제", "폐지")))]
-    listed = {a for a in (row.get("articles") or "").split(";") if a}
+    articles = row.get("articles") or ""
+    listed = {a for a in (articles if isinstance(articles, list) else str(articles).split(";")) if a}
     cited = set(cited_articles(row["answer"]))
     if "articles" in row and listed != cited:
         found.append(Finding(line, "warning", "articles-column", f"text {sorted(cited)}, column {sorted(listed)}"))
@@ -155,7 +156,9 @@ def check_csv(
     "Check a file of questions and answers; raises `InputError` where it cannot be read at all."
     rows = read_rows(path)
     findings = [f for row in rows for f in _check_row(row)]
-    texts = [row["question"] if isinstance(row["question"], str) else "" for row in rows]
+    texts = [row["question"] if isinstance(row.get("question"), str) else "" for row in rows]
+    nameless = [row["line"] for row in rows if not row.get("rule")]
+    if 0 < len(nameless) < len(rows): findings.append(Finding(nameless[0], "warning", "rule-missing", f"in {len(nameless)} rows, so all are grouped by likeness"))
     for i, j, s in similar_pairs(texts, 0.9):
         if texts[i].strip(): findings.append(Finding(rows[j]["line"], "warning", "twin-question", f"of line {rows[i]['line']}, {s:.0%} alike"))
     return CsvReport(str(path), len(rows), sorted(findings, key=lambda f: f.line))
@@ -262,7 +265,9 @@ class DataLoader:
     def prepare(self) -> datasets.DatasetDict:
         "The tokenised `train` and `validation` parts."
         parts = self.split()
-        return datasets.DatasetDict({k: self.tokenize(parts[k]) for k in ("train", "validation") if parts[k]})
+        out = datasets.DatasetDict({k: self.tokenize(parts[k]) for k in ("train", "validation") if parts[k]})
+        for k in ("train", "validation"): require(k in out and len(out[k]) > 0, "csv_path", str(self.csv_path), f"no row is left for {k}; add rules")
+        return out
 
     def statistics(self) -> pd.DataFrame:
         "Rows, rules, articles and lengths by category; lengths in characters, and in tokens where a tokenizer is set."

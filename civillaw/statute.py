@@ -159,7 +159,7 @@ _CITE = re.compile(
 def _named(m):
     "The article that a match of `_CITE` names."
     branch = m["near"] or m["far"]
-    return f"제{m['number']}조" + (f"의{branch}" if branch else "")
+    return f"제{int(m['number'])}조" + (f"의{int(branch)}" if branch else "")
 
 # %% ../nbs/01_statute.ipynb #2b031218
 _REACH = 120  # characters looked back for the name of an act
