@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from .benchmark import benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, machine
 from .chat import ChatBot, terminal_chat
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig, ModelConfig, SystemConfig, TrainingConfig,
-                             get_notice, load_recipe, make_configs, require, setting, start_log, stop_log)
+                             answer_settings, get_notice, load_recipe, make_configs, require, setting, start_log, stop_log)
 from .data import DataLoader, check_csv
 from .evaluation import evaluate, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
@@ -110,6 +110,12 @@ def recipe_settings(
     return settings
 
 
+def _base_of(model_path: str) -> str:
+    "The base of a tuned model; empty where the folder has none, which the command itself will say."
+    try: return read_adapter_config(model_path)["base_model_name_or_path"]
+    except InputError: return ""
+
+
 def parse(
     command: str,  # name of the command
     classes: tuple[type, ...],  # whose fields are its flags
@@ -117,9 +123,14 @@ def parse(
 ) -> list:  # an instance a class
     "Parse flags into config objects; a recipe moves the defaults where the command takes one."
     parser = Parser(classes, prog=f"civillaw {command}", description=COMMANDS[command].help, allow_abbrev=False)
+    early = [a for a in argv if a not in ("-h", "--help")]  # help shows the defaults that hold
+    if InferenceConfig in classes:
+        named, _ = parser.parse_known_args(early)
+        parser.set_defaults(**answer_settings(_base_of(named.model_path)))
     if Recipe in classes:
-        known, (named, _) = {f.name for c in classes for f in fields(c)}, parser.parse_known_args(argv)
+        known, (named, _) = {f.name for c in classes for f in fields(c)}, parser.parse_known_args(early)
         parser.set_defaults(**{k: v for k, v in recipe_settings(named.recipe, named.model_name).items() if k in known})
+    if command == "full": parser.set_defaults(max_questions=12)
     *settings, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     if unknown: parser.error(f"unknown flag {unknown[0]}")
     return settings
@@ -294,7 +305,7 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
         trainer.trainer = trainer.manager.model = None
         free_memory()
     step(4, "asking base and tuned model the held-out questions")
-    result = evaluate(folder, InferenceConfig(model_path=str(folder)), data.eval_file, data.max_questions, model, system.cache_path)
+    result = evaluate(folder, None, data.eval_file, data.max_questions, model, system.cache_path)
     step(5, "writing the report")
     written = write_report(folder, result, facts)
     print(metrics_markdown(result))

@@ -3,9 +3,9 @@
 # %% auto #0
 __all__ = ['ASSETS', 'BUNDLED_CSV', 'EMBEDDED_MODEL', 'LINEAR_LAYERS', 'CONFIG_CLASSES', 'SYSTEM_PROMPT', 'NOTICE', 'CHATML',
            'TEMPLATE_DATE', 'logger', 'InputError', 'require', 'setting', 'ModelConfig', 'LoRAConfig', 'TrainingConfig',
-           'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs', 'get_system_prompt', 'get_notice',
-           'format_prompt', 'byte_tokenizer', 'render_prompt', 'encode_prompt', 'turn_end_id', 'start_log', 'stop_log',
-           'use_korean_font']
+           'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs', 'answer_settings', 'get_system_prompt',
+           'get_notice', 'format_prompt', 'byte_tokenizer', 'render_prompt', 'encode_prompt', 'turn_end_id',
+           'start_log', 'stop_log', 'use_korean_font']
 
 # %% ../nbs/00_config.ipynb #10c65168
 import copy, difflib, importlib.util, logging, os, time
@@ -201,6 +201,14 @@ def make_configs(
         require(name in known, "setting", name, f"no such field; did you mean {near[0]}?" if near else "no such field")
     take = lambda c: {f.name: _typed(c, f, settings[f.name]) for f in fields(c) if f.name in settings}
     return tuple(c(**take(c)) for c in classes)
+
+# %% ../nbs/00_config.ipynb #aeaf83e6
+def answer_settings(
+    model_name: str,  # the base of the model that is asked
+) -> dict:  # fields of `InferenceConfig`; empty where no recipe belongs to the base
+    "How the embedded model is asked, by its recipe."
+    recipe = load_recipe("small_cpu") if model_name == EMBEDDED_MODEL else {}
+    return {f.name: recipe[f.name] for f in fields(InferenceConfig) if f.name in recipe}
 
 # %% ../nbs/00_config.ipynb #5aafe90f
 SYSTEM_PROMPT = "당신은 대한민국 민법을 설명하는 도우미입니다. 결론부터 답하고, 조건과 예외를 밝히고, 근거 조문을 인용하세요."

@@ -147,7 +147,7 @@ class Evaluation:
 # %% ../nbs/07_evaluation.ipynb #7a67f28d
 def evaluate(
     model_path: str | Path,  # folder of a tuned model
-    config: InferenceConfig | None = None,  # lengths; greedy unless set otherwise
+    config: InferenceConfig | None = None,  # lengths and guards; None: greedy, as its recipe says
     eval_files: list[str] = (),  # files with `question` and `answer`; empty: the held-out parts of its data set
     max_questions: int = 0,  # questions a set at most; 0: all
     model_config: ModelConfig | None = None,  # numbers and device

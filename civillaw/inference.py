@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
-from .config import (InferenceConfig, InputError, ModelConfig, format_prompt, get_notice, logger, render_prompt,
+from .config import (InferenceConfig, InputError, ModelConfig, answer_settings, format_prompt, get_notice, logger, render_prompt,
                              require, turn_end_id)
 
 import torch
@@ -96,13 +96,13 @@ class InferenceManager:
     "Asks a tuned model, or a base alone; the same prompt and settings for every way of asking."
     def __init__(self,
         model_path: str | Path | None = None,  # folder of a tuned model; None: the base of `model_config`
-        config: InferenceConfig | None = None,  # lengths and sampling
+        config: InferenceConfig | None = None,  # lengths and sampling; None: as its recipe says
         model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
         cache_dir: str | Path | None = None,  # folder of the embedded model
     ):
         "Load model and tokenizer; raises `InputError` where the folder holds no model that can be trusted."
-        self.config, self.model_path = config or InferenceConfig(), model_path
-        self.manager = InferenceModelManager(model_path, model_config, cache_dir)
+        self.manager, self.model_path = InferenceModelManager(model_path, model_config, cache_dir), model_path
+        self.config = config or InferenceConfig(**answer_settings(self.manager.base.config.model_name))
         self.model, self.tokenizer = self.manager.load()
         self.turn_end = turn_end_id(self.tokenizer)
         logger.info(f"answering with {model_path or self.manager.base.config.model_name}")

@@ -249,6 +249,7 @@ class ModelManager:
     def load_base(self):
         "The base model, quantised as configured, on its device, in evaluation mode."
         transformers_logging.disable_progress_bar()
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks transformers by an old name
         quantization = quantization_config(self.config, self.dtype)
         try:
             self.model = AutoModelForCausalLM.from_pretrained(self.source, dtype=self.dtype, quantization_config=quantization,
@@ -264,7 +265,6 @@ class ModelManager:
         require(not missing, "target_modules", missing, f"{self.config.model_name} has no layers of these names")
         keep_gradients(base)  # peft's own preparation is left out: it would hold the embeddings in float32, 2 GB more at 8B
         lora = LoraConfig(**asdict(self.lora_config), task_type="CAUSAL_LM")
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks transformers by an old name
         self.model = get_peft_model(base, lora)
         self.model.peft_config["default"].base_model_name_or_path = self.config.model_name
         return self.model, self.tokenizer
