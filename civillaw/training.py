@@ -302,9 +302,9 @@ class TrainingManager:
 
     def train(self, callbacks: list[TrainerCallback] = ()) -> dict:
         "Train, keep the best adapter, save it with `training_stats.json`; returns the statistics."
-        log, lock = start_log("training", self.system.log_dir), None
+        lock = lock_output_dir(self.output_dir)
         try:
-            lock = lock_output_dir(self.output_dir)
+            log = start_log("training", self.system.log_dir)
             self.prepare(callbacks)
             self._announce(log)
             last = last_checkpoint(self.output_dir) if self.config.resume else None
@@ -314,8 +314,9 @@ class TrainingManager:
             self.save()
         finally:
             stop_log()
-            if lock: lock.release()
-        (self.output_dir / ".lock").unlink(missing_ok=True)
+            lock.release()
+            (self.output_dir / ".lock").unlink(missing_ok=True)
+            if not any(self.output_dir.iterdir()): self.output_dir.rmdir()
         return self.stats
 
     def _announce(self, log: Path) -> None:
