@@ -95,6 +95,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'civillaw.config.InputError': ('config.html#inputerror', 'civillaw/config.py'),
                                  'civillaw.config.LoRAConfig': ('config.html#loraconfig', 'civillaw/config.py'),
                                  'civillaw.config.LoRAConfig.__post_init__': ('config.html#loraconfig.__post_init__', 'civillaw/config.py'),
+                                 'civillaw.config.LogFile': ('config.html#logfile', 'civillaw/config.py'),
+                                 'civillaw.config.LogFile._open': ('config.html#logfile._open', 'civillaw/config.py'),
                                  'civillaw.config.ModelConfig': ('config.html#modelconfig', 'civillaw/config.py'),
                                  'civillaw.config.ModelConfig.__post_init__': ( 'config.html#modelconfig.__post_init__',
                                                                                 'civillaw/config.py'),

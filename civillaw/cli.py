@@ -26,7 +26,7 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfi
 from .data import DataLoader, check_csv
 from .evaluation import evaluate, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
-from .model import (InferenceModelManager, check_system, export_model, file_sha256, free_memory, plan_memory,
+from .model import (check_system, export_model, file_sha256, free_memory, plan_memory,
                             read_adapter_config, read_stats)
 from .training import TrainingManager, check_output_dir, plot_losses
 
@@ -185,7 +185,6 @@ def run_train(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sy
 def open_model(inference: InferenceConfig, system: SystemConfig) -> InferenceManager:
     "The tuned model of `model_path`, with a log of the session."
     if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
-    InferenceModelManager(inference.model_path, cache_dir=system.cache_path)  # refuse before a log is begun
     start_log("inference", system.log_dir)
     return InferenceManager(inference.model_path, inference, cache_dir=system.cache_path)
 
@@ -228,7 +227,7 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     bases = dict(model_config=ModelConfig(model_name=data.model_name))
     kinds = dict(training=lambda: benchmark_training(csv_path=data.csv_path, **bases),
                  data=lambda: benchmark_data(data.csv_path),
-                 inference=lambda: benchmark_inference(data.model_path or None, **bases),
+                 inference=lambda: benchmark_inference(data.model_path or None, **({} if data.model_path else bases)),
                  memory=lambda: benchmark_memory(data.model_name))
     require(data.kind in kinds, "benchmark", data.kind,
             f"must be one of {', '.join(kinds)}: civillaw benchmark training")

@@ -6,7 +6,7 @@
 __all__ = ['ASSETS', 'BUNDLED_CSV', 'EMBEDDED_MODEL', 'LINEAR_LAYERS', 'CONFIG_CLASSES', 'SYSTEM_PROMPT', 'NOTICE', 'CHATML',
            'TEMPLATE_DATE', 'logger', 'InputError', 'require', 'setting', 'ModelConfig', 'LoRAConfig', 'TrainingConfig',
            'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs', 'answer_settings', 'get_system_prompt',
-           'get_notice', 'format_prompt', 'byte_tokenizer', 'render_prompt', 'encode_prompt', 'turn_end_id',
+           'get_notice', 'format_prompt', 'byte_tokenizer', 'render_prompt', 'encode_prompt', 'turn_end_id', 'LogFile',
            'start_log', 'stop_log', 'use_korean_font']
 
 # %% ../nbs/00_config.ipynb #10c65168
@@ -316,15 +316,23 @@ logger = logging.getLogger("civillaw")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line at import and one a layer and pass in 8 bits
 
 
+class LogFile(logging.FileHandler):
+    "A log file that is made, with its folder, at the first line: a command that is refused leaves none."
+    def _open(self):
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+
 def start_log(
     kind: str,  # `training` or `inference`
-    log_dir: str | Path,  # folder of the log files; made if missing
-) -> Path:  # the log file
+    log_dir: str | Path,  # folder of the log files; made with the first line, if missing
+) -> Path:  # where the log file will be
     "Write what `logger` says to `KIND_YYYYMMDD_HHMMSS.log` from now on; an earlier file is closed."
     path = Path(log_dir) / f"{kind}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-    try: path.parent.mkdir(parents=True, exist_ok=True); handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as e:
-        raise InputError(f"log_dir = {str(log_dir)!r}: cannot be written ({e.strerror}); choose another folder")
+    there = next(p for p in path.absolute().parents if p.exists())
+    require(there.is_dir() and os.access(there, os.W_OK), "log_dir", str(log_dir),
+            "cannot be written; choose another folder")
+    handler = LogFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     stop_log()
     logger.addHandler(handler)
