@@ -129,7 +129,7 @@ class CsvReport:
                     findings=[vars(f) for f in self.findings])
 
     def _repr_markdown_(self) -> str:
-        head = (f"**{self.path}**: {self.rows} rows, {len(self.findings)} findings, "
+        head = (f"**{Path(self.path).name}**: {self.rows} rows, {len(self.findings)} findings, "
                 f"{'usable' if self.ok else 'training would refuse it'}")
         lines = [f"| {f.line} | {f.level} | {f.code} | {f.detail.replace('|', chr(92) + '|')} |" for f in self.findings]
         return "\n".join([head, "",

@@ -324,7 +324,7 @@ class TrainingManager:
         minutes = self.estimate_seconds() / 60
         held_out = len(self.loader.rows) - len(self.loader.dropped) - sum(map(len, self.dataset.values()))
         parts = ", ".join([*(f"{len(v)} {k}" for k, v in self.dataset.items()), f"{held_out} kept for evaluation"])
-        said = [f"training {self.model_config.model_name} on {self.config.csv_path}: {parts} examples",
+        said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts} examples",
                 *(f"line {line}: over max_length, dropped" for line in self.loader.dropped),
                 f"first answer with loss: {self.learned[0]!r}",
                 f"about {minutes:.1f} minutes on the {self.manager.device}; log: {log}"]
