@@ -4,20 +4,25 @@
 
 # %% auto #0
 __all__ = ['machine', 'gemm_peak_gflops', 'memory_bandwidth_gb_s', 'training_flops', 'benchmark_training', 'peak_mb',
-           'benchmark_inference', 'benchmark_data', 'benchmark_memory']
+           'benchmark_inference', 'measure_stages', 'benchmark_data', 'data_table', 'benchmark_memory']
 
 # %% ../nbs/08_benchmark.ipynb #2ac88971
-import time
+import csv, json, subprocess, sys, tempfile, threading, time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
-from .config import (BUNDLED_CSV, EMBEDDED_MODEL, InferenceConfig, LoRAConfig, ModelConfig, byte_tokenizer,
+from .checks import check_table
+from .config import (BUNDLED_CSV, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig, ModelConfig,
                              require)
-from .data import DataLoader, check_csv, encode_example, read_rows, split_rows
+from .data import DataLoader, split_rows, tokenize_table
 from .inference import InferenceManager, measure_speed
 from .model import (ModelManager, check_gpu_memory, check_system, choose_device, choose_dtype, config_shape,
                             count_weights, memory_parts)
+from .table import load_table
+from .tokens import encode_examples
 from .training import AnswerCollator, answer_loss, peak_memory_mb
 
 # %% ../nbs/08_benchmark.ipynb #01192c93
@@ -88,10 +93,10 @@ def benchmark_training(
     "Forward and backward passes over real examples, with the share of the matrix-product peak they reach."
     manager = ModelManager(model_config, lora_config, cache_dir)
     model, tokenizer = manager.load()
-    rows = DataLoader(csv_path).split()["train"][:batch_size * (passes + 1)]
-    require(len(rows) == batch_size * (passes + 1), "passes", passes,
-            f"needs {batch_size * (passes + 1)} training rows, {csv_path} has {len(rows)}")
-    examples = [encode_example(tokenizer, r["question"], r["answer"]) for r in rows]
+    rows, wanted = DataLoader(csv_path).split()["train"], batch_size * (passes + 1)
+    require(len(rows) >= wanted, "passes", passes, f"needs {wanted} training rows, {csv_path} has {len(rows)}")
+    encoded = encode_examples(tokenizer, rows["question"][:wanted], rows["answer"][:wanted])
+    examples = [dict(zip(encoded, values)) for values in zip(*encoded.values())]
     batches = [examples[i:i + batch_size] for i in range(0, len(examples), batch_size)]
     losses = [_timed_pass(manager, b) for b in batches][1:]
     seconds, measured = sum(s for _, s in losses), [e for b in batches[1:] for e in b]
@@ -132,8 +137,7 @@ def benchmark_inference(
 ) -> dict:  # speed alone and in a batch, first piece, limit
     "Speed of answering held-out questions, with the limit that memory bandwidth sets to one stream."
     manager = InferenceManager(model_path, config or InferenceConfig(max_new_tokens=48), model_config, cache_dir)
-    held_out = split_rows(read_rows(BUNDLED_CSV))["unseen"]
-    speed = measure_speed(manager, [r["question"] for r in held_out[:questions]])
+    speed = measure_speed(manager, split_rows(load_table()[0])["unseen"]["question"][:questions])
     weights_gb = manager.model.get_memory_footprint() / 1e9
     limit = memory_bandwidth_gb_s(manager.model.device.type) / weights_gb
     name = str(model_path or manager.manager.base.config.model_name)
@@ -143,16 +147,91 @@ def benchmark_inference(
                 achieved_share=round(speed["decode_tokens_per_s"] / limit, 3), peak_rss_mb=peak_mb(), machine=machine())
 
 # %% ../nbs/08_benchmark.ipynb #5673034c
+def _write_rows(csv_path: str | Path, rows: int, target: Path) -> None:
+    "Write a CSV of so many rows, made of those of a file, numbered."
+    table, _ = load_table(csv_path)
+    columns = [c for c in table.column_names if c not in ("line", "notes")]
+    with target.open("w", encoding="utf-8", newline="") as f:
+        writer = csv.DictWriter(f, columns, extrasaction="ignore")
+        writer.writeheader()
+        for k in range(rows):
+            row, copy = table[k % len(table)], k // len(table)
+            if copy: row |= {c: f"{row[c]}-{copy}" for c in ("id", "rule") if c in row} | dict(
+                question=f"{copy}번 사안입니다. {row['question']}", answer=f"{row['answer']} {copy}번 사안의 답입니다.")
+            writer.writerow(row)
+
+
+class _PeakMemory(threading.Thread):
+    "Samples the private memory of this process, in MB, until it is stopped."
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.process, self.peak_mb, self.over = psutil.Process(), 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.05):
+            m = self.process.memory_info()
+            self.peak_mb = max(self.peak_mb, round((m.rss - getattr(m, "shared", 0)) / 2**20))
+
+
+def measure_stages(
+    csv_path: str,  # the file
+    model_name: str = EMBEDDED_MODEL,  # whose tokenizer
+    cache_dir: str | None = None,  # folder of the embedded model
+) -> dict:  # rows, seconds by stage, rows/s in all, peaks in MB
+    "Take a file through all stages, in this process."
+    tokenizer, memory, seconds = ModelManager(ModelConfig(model_name=model_name), cache_dir=cache_dir).load_tokenizer(), _PeakMemory(), {}
+    memory.start()
+    time.sleep(0.2)
+    before = memory.peak_mb
+
+    def timed(name: str, work: Callable):
+        start = time.perf_counter()
+        out = work()
+        seconds[name] = round(time.perf_counter() - start, 3)
+        return out
+
+    table, blank = timed("read", lambda: load_table(csv_path))
+    timed("check", lambda: check_table(table, blank))
+    timed("split", lambda: split_rows(table))
+    timed("tokenise", lambda: tokenize_table(tokenizer, table))
+    memory.over.set()
+    memory.join()
+    return dict(rows=len(table), seconds=seconds, rows_per_s=round(len(table) / sum(seconds.values())),
+                private_before_mb=before, peak_private_mb=memory.peak_mb, peak_resident_mb=peak_memory_mb())
+
+
 def benchmark_data(
     csv_path: str | Path = BUNDLED_CSV,  # the file
-    tokenizer=None,  # a `transformers` tokenizer; None: bytes
-) -> dict:  # rows a second by stage
-    "Rows a second through reading, checking and tokenising a file."
-    tokenizer, rows = tokenizer or byte_tokenizer(), DataLoader(csv_path).rows
-    stages = dict(read=lambda: read_rows(csv_path), check=lambda: check_csv(csv_path),
-                  tokenise=lambda: [encode_example(tokenizer, r["question"], r["answer"]) for r in rows])
-    rates = {f"{k}_rows_per_s": round(len(rows) / _best_seconds(work, 1, "cpu")) for k, work in stages.items()}
-    return dict(file=Path(csv_path).name, rows=len(rows), **rates, peak_rss_mb=peak_memory_mb(), machine=machine())
+    sizes: list[int] = (),  # numbers of rows, made by repeating those of the file; empty: the file as it is
+    model_name: str = EMBEDDED_MODEL,  # whose tokenizer
+    cache_dir: str | Path | None = None,  # folder of the embedded model
+) -> dict:  # `sizes`, a dictionary of `measure_stages` each
+    "Speed and peak memory of the way from a file to tokens, each size in a fresh process."
+    require(all(n > 0 for n in sizes), "rows", list(sizes), "must be 1 or more")
+    DataLoader(csv_path)  # refuse before anything is measured
+    code, found = ("import json, sys; from civillaw.benchmark import measure_stages; "
+                   "print(json.dumps(measure_stages(sys.argv[1], sys.argv[2], sys.argv[3] or None)))"), []
+    for size in sizes or [0]:
+        with tempfile.TemporaryDirectory() as tmp:
+            target = Path(tmp) / "rows.csv" if size else Path(csv_path)
+            if size: _write_rows(csv_path, size, target)
+            done = subprocess.run([sys.executable, "-c", code, str(target), model_name, str(cache_dir or "")], text=True,
+                                  stdout=subprocess.PIPE, encoding="utf-8")
+            if done.returncode: raise InputError(f"csv_path = {str(csv_path)!r}: the measurement of {size} rows failed")
+            found.append(json.loads(done.stdout.splitlines()[-1]) | dict(bytes=target.stat().st_size))
+    return dict(file=Path(csv_path).name, tokenizer=Path(model_name).name, sizes=found, machine=machine())
+
+
+def data_table(
+    figures: dict,  # of `benchmark_data`
+) -> "pd.DataFrame":  # a row a size
+    "The figures of `benchmark_data` as a table."
+    import pandas as pd
+    return pd.DataFrame([{"rows": f"{s['rows']:,}", "file, MB": round(s["bytes"] / 2**20, 1),
+                          **{f"{k}, rows/s": f"{s['rows'] / max(v, 1e-3):,.0f}" for k, v in s["seconds"].items()},
+                          "in all, s": round(sum(s["seconds"].values()), 1), "peak private, MB": s["peak_private_mb"],
+                          "before it began, MB": s["private_before_mb"], "peak resident, MB": s["peak_resident_mb"]}
+                         for s in figures["sizes"]])
 
 # %% ../nbs/08_benchmark.ipynb #b79d7689
 def benchmark_memory(

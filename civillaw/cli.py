@@ -18,15 +18,17 @@ from pathlib import Path
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-from .benchmark import benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, machine
+from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, data_table,
+                                machine)
 from .chat import ChatBot, terminal_chat
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig,
                              ModelConfig, SystemConfig, TrainingConfig, answer_settings, get_notice, load_recipe,
                              make_configs, require, setting, start_log, stop_log)
-from .data import DataLoader, check_csv
+from .checks import check_csv, mend_csv
+from .data import DataLoader
 from .evaluation import evaluate, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
-from .model import (check_system, export_model, file_sha256, free_memory, plan_memory,
+from .model import (ModelManager, check_system, export_model, file_sha256, free_memory, plan_memory,
                             read_adapter_config, read_stats)
 from .training import TrainingManager, check_output_dir, plot_losses
 
@@ -47,7 +49,12 @@ class Recipe:
 @dataclass
 class CsvInput:
     "The file to check."
-    csv_path: str = setting(str(BUNDLED_CSV), "file of questions and answers: .csv, .tsv or .jsonl")
+    csv_path: str = setting(str(BUNDLED_CSV), "file of questions and answers: .csv, .tsv, .jsonl, .xlsx or .parquet, or a "
+                            "data set of the hub by name")
+    fix_to: str = setting("", "write a mended copy to this new .csv, .tsv or .jsonl")
+    model_name: str = setting("", "measure rows in tokens of this base, and refuse those over max_length",
+                              ("--base_model",))
+    max_length: int = setting(1024, "longest prompt with answer, in tokens")
 
 
 @dataclass
@@ -87,6 +94,7 @@ class BenchmarkInput:
     model_path: str = setting("", "folder of a tuned model, for inference; empty: the untuned base")
     model_name: str = setting(EMBEDDED_MODEL, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
+    rows: list[int] = setting([], "for data: numbers of rows, such as 1000 100000; empty: the file as it is")
 
 
 @dataclass
@@ -159,10 +167,17 @@ def run_check_system(output: Output) -> dict:
 
 def run_check_csv(data: CsvInput, output: Output) -> dict:
     "Faults of a file of questions and answers, by line; status 2 where training would refuse the file."
-    report = check_csv(data.csv_path)
+    bases = ModelConfig(model_name=data.model_name, max_length=data.max_length) if data.model_name else None
+    tokenizer = ModelManager(bases).load_tokenizer() if bases else None
+    if data.fix_to: report = mend_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
+    else: report = check_csv(data.csv_path, tokenizer, data.max_length)
     show(report)
     if output.json: print(json.dumps(report.as_dict(), ensure_ascii=False))
-    DataLoader(data.csv_path).split()
+    left = report.left if data.fix_to else report
+    if not left.ok:
+        first = next(f for f in left.findings if f.level == "error")
+        raise InputError(f"{left.path} line {first.line}: {first.code} {first.detail}; training would refuse the file")
+    DataLoader(data.fix_to or data.csv_path).split()
     return None
 
 
@@ -226,14 +241,15 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     "Speed and memory on this machine, with its limits."
     bases = dict(model_config=ModelConfig(model_name=data.model_name))
     kinds = dict(training=lambda: benchmark_training(csv_path=data.csv_path, **bases),
-                 data=lambda: benchmark_data(data.csv_path),
+                 data=lambda: benchmark_data(data.csv_path, data.rows, data.model_name),
                  inference=lambda: benchmark_inference(data.model_path or None, **({} if data.model_path else bases)),
                  memory=lambda: benchmark_memory(data.model_name))
     require(data.kind in kinds, "benchmark", data.kind,
             f"must be one of {', '.join(kinds)}: civillaw benchmark training")
     figures = kinds[data.kind]()
-    print("| what | measured |\n|---|---|\n"
-          + "\n".join(f"| {k} | {v} |" for k, v in figures.items() if k != "machine"))
+    if data.kind == "data": print(data_table(figures).to_string(index=False))
+    else: print("| what | measured |\n|---|---|\n"
+                + "\n".join(f"| {k} | {v} |" for k, v in figures.items() if k != "machine"))
     print("\non " + ", ".join(f"{k} {v}" for k, v in figures["machine"].items()))
     return figures
 

@@ -97,7 +97,7 @@ def held_out_rows(
     if eval_files: sets = {n: DataLoader(f).rows for n, f in zip(names, eval_files)}
     else:
         parts = DataLoader(csv_path).split()
-        sets = {k: parts[k] for k in ("paraphrase", "unseen") if parts[k]}
+        sets = {k: parts[k] for k in ("paraphrase", "unseen") if len(parts[k])}
     require(bool(sets), "csv_path", str(csv_path), "holds too few rules: nothing is held out; pass --eval_file")
     return {k: [rows[i * len(rows) // n] for i in range(n)] for k, rows in sets.items()
             for n in [min(max_questions or len(rows), len(rows))]}

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 from transformers.generation.streamers import BaseStreamer
 
-from .data import decode_text, read_rows
+from .files import open_text, read_rows, regular_file
 from .model import InferenceModelManager
 from .statute import Citation, check_citations, citation_table
 
@@ -221,13 +221,13 @@ class InferenceManager:
 
 # %% ../nbs/05_inference.ipynb #7c1d97ab
 def read_questions(
-    path: str | Path,  # .txt with a question a line, or .csv, .tsv, .jsonl with a column `question`
+    path: str | Path,  # .txt with a question a line, or a table with a column such as `question` (see `iter_rows`)
 ) -> list[str]:  # at least one
     "Read a file of questions; raises `InputError` where it is missing or holds none."
-    path = Path(path)
-    require(path.is_file(), "questions_file", str(path), "no such file")
-    if path.suffix.lower() == ".txt": questions = decode_text(path.read_bytes(), path.name).splitlines()
-    else: questions = [str(r.get("question") or "") for r in read_rows(path, columns=("question",))]
+    path = regular_file(path, "questions_file")
+    if path.suffix.lower() == ".txt":
+        with open_text(path, "questions_file") as f: questions = f.read().splitlines()
+    else: questions = [r["question"] for r in read_rows(path, columns=("question",))]
     questions = [q.strip() for q in questions if q.strip()]
     require(bool(questions), "questions_file", str(path), "holds no question; write one a line")
     return questions

@@ -348,7 +348,7 @@ class TrainingManager:
                     device=self.manager.device, first_eval_loss=evals[0]["loss"], best_eval_loss=best["loss"],
                     best_step=best["step"], loss_history=losses, eval_history=evals,
                     examples={k: len(v) for k, v in self.dataset.items()}, dropped_lines=self.loader.dropped,
-                    data_sha256=file_sha256(self.loader.csv_path), law_date=STATUTE_DATE, config=self._config(),
+                    data_sha256=file_sha256(self.config.csv_path) if Path(self.config.csv_path).is_file() else "", law_date=STATUTE_DATE, config=self._config(),
                     versions={"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}})
 
     def _config(self) -> dict:
