@@ -147,17 +147,25 @@ def benchmark_inference(
                 achieved_share=round(speed["decode_tokens_per_s"] / limit, 3), peak_rss_mb=peak_mb(), machine=machine())
 
 # %% ../nbs/08_benchmark.ipynb #5673034c
+def _half(text: str, which: int) -> str:
+    "The first (0) or second (1) half of a text, by words."
+    words = text.split()
+    return " ".join(words[len(words) // 2:] if which else words[:len(words) // 2])
+
+
 def _write_rows(csv_path: str | Path, rows: int, target: Path) -> None:
-    "Write a CSV of so many rows, made of those of a file, numbered."
+    "Write a CSV of so many rows: those of a file, then halves of them joined anew."
     table, _ = load_table(csv_path)
     columns = [c for c in table.column_names if c not in ("line", "notes")]
     with target.open("w", encoding="utf-8", newline="") as f:
         writer = csv.DictWriter(f, columns, extrasaction="ignore")
         writer.writeheader()
+        known = table[:]
         for k in range(rows):
-            row, copy = table[k % len(table)], k // len(table)
-            if copy: row |= {c: f"{row[c]}-{copy}" for c in ("id", "rule") if c in row} | dict(
-                question=f"{copy}번 사안입니다. {row['question']}", answer=f"{row['answer']} {copy}번 사안의 답입니다.")
+            i, copy = k % len(table), k // len(table)
+            row = {c: known[c][i] for c in columns}
+            if copy: row |= {c: f"{row[c]}-{copy}" for c in ("id", "rule") if c in row} | {
+                c: _half(row[c], 0) + " " + _half(known[c][(i + copy) % len(table)], 1) for c in ("question", "answer")}
             writer.writerow(row)
 
 

@@ -52,6 +52,7 @@ class Findings:
 _LATIN = re.compile("[\x00-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]{4,}")
 _HANGUL, _HIGH = re.compile("[가-힣]"), re.compile("[^\x00-\x7f]")
 _WIDTH = str.maketrans({**{0xFF01 + k: 0x21 + k for k in range(94)}, 0x3000: " ", 0xA0: " "})
+_WIDE = re.compile("[\uff01-\uff5e\u3000\u00a0]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060\ufeff]")
 
 
@@ -77,7 +78,7 @@ def repair_mojibake(
 MENDS: dict[str, Callable[[str], str]] = {
     "mojibake": repair_mojibake,
     "not-nfc": lambda t: normalize("NFC", t),
-    "full-width": lambda t: t.translate(_WIDTH),
+    "full-width": lambda t: t.translate(_WIDTH) if _WIDE.search(t) else t,
     "control-characters": lambda t: _CONTROL.sub("", t)}
 
 
@@ -103,6 +104,11 @@ _PERSONAL = {
 _ENDS = re.compile(r"""[.!?。…~:;)\]}」』”’"'*`|>]\s*$|[다요까죠음함임됨]\s*$""")
 _LIMITS = {255, 256, 1000, 1024, 2000, 4000, 8000, 32767, 65535}  # characters at which programs cut a cell
 _PARTS = ("총칙", "물권", "채권", "친족", "상속")
+
+
+def _cited(row: dict) -> list[str]:
+    "The articles of the Civil Act that the answer cites."
+    return list(dict.fromkeys(a for c in row["citations"] if c.act == "민법" for a in c.articles))
 
 
 def _empty(row: dict) -> Iterator[tuple]:
@@ -134,12 +140,12 @@ def _personal(row: dict) -> Iterator[tuple]:
 
 def _articles(row: dict) -> Iterator[tuple]:
     answer = row["answer"][:100_000]
-    for c in check_citations(answer) if "조" in answer else ():
+    for c in row["citations"]:
         told = c.state == DELETED and any(w in answer for w in ("삭제", "폐지"))
         if c.state in (DELETED, NOT_FOUND) and not told:
             yield "warning", f"article-{c.state.replace(' ', '-')}", c.name
     if "articles" in row:
-        listed, cited = {a.strip() for a in row["articles"].split(";") if a.strip()}, set(cited_articles(answer))
+        listed, cited = {a.strip() for a in row["articles"].split(";") if a.strip()}, set(_cited(row))
         if listed != cited: yield "warning", "articles-column", f"text {sorted(cited)}, column {sorted(listed)}"
 
 
@@ -147,7 +153,7 @@ def _label(row: dict) -> Iterator[tuple]:
     label = row.get("category", "").strip()
     if not label: return
     if label not in _PARTS: yield "warning", "category", f"{label[:20]!r} is none of {', '.join(_PARTS)}"
-    known = [load_articles()[a].part for a in cited_articles(row["answer"][:100_000]) if a in load_articles()]
+    known = [load_articles()[a].part for a in _cited(row) if a in load_articles()]
     if label in _PARTS and known and not any(part.endswith(label) for part in known):
         yield "warning", "category", f"{label}, but it cites {', '.join(dict.fromkeys(known))}"
 
@@ -161,6 +167,7 @@ def check_row(
     "Findings in one row by itself."
     notes = [("error" if code == "unreadable-bytes" and detail in ("question", "answer") else "warning", code, detail)
              for code, detail in (json.loads(row["notes"]) if row["notes"] else [])]
+    row = row | dict(citations=check_citations(row["answer"][:100_000]) if "조" in row["answer"] else [])
     empty = list(_empty(row))
     return notes + (empty or [f for check in ROW_CHECKS for f in check(row)])
 
