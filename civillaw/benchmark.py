@@ -11,6 +11,7 @@ import csv, json, subprocess, sys, tempfile, threading, time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import torch
 
@@ -232,9 +233,8 @@ def benchmark_data(
 
 def data_table(
     figures: dict,  # of `benchmark_data`
-) -> "pd.DataFrame":  # a row a size
+) -> pd.DataFrame:  # a row a size
     "The figures of `benchmark_data` as a table."
-    import pandas as pd
     return pd.DataFrame([{"rows": f"{s['rows']:,}", "file, MB": round(s["bytes"] / 2**20, 1),
                           **{f"{k}, rows/s": f"{s['rows'] / max(v, 1e-3):,.0f}" for k, v in s["seconds"].items()},
                           "in all, s": round(sum(s["seconds"].values()), 1), "peak private, MB": s["peak_private_mb"],
