@@ -11,9 +11,8 @@ import csv, json, os, re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from unicodedata import is_normalized, normalize
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -40,19 +39,21 @@ class Finding:
 
 class Findings:
     "Findings as they come: all are counted, the first of each kind are kept."
-    def __init__(self): self.kept, self.counts, self.errors = [], Counter(), 0
+    def __init__(self): self.kept, self.counts, self.errors, self._levels = [], Counter(), 0, Counter()
 
     def add(self, line: int, level: str, code: str, detail: str = "") -> None:
         "Count a finding, and keep it if it is among the first of its kind."
         self.counts[code] += 1
         self.errors += level == "error"
-        if self.counts[code] <= KEPT: self.kept.append(Finding(line, level, code, str(detail)[:200]))
+        self._levels[level, code] += 1
+        if self._levels[level, code] <= KEPT: self.kept.append(Finding(line, level, code, str(detail)[:200]))
 
 # %% ../nbs/01f_checks.ipynb #345702ba
 _LATIN = re.compile("[\x00-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]{4,}")
 _HANGUL, _HIGH = re.compile("[가-힣]"), re.compile("[^\x00-\x7f]")
 _WIDTH = str.maketrans({**{0xFF01 + k: 0x21 + k for k in range(94)}, 0x3000: " ", 0xA0: " "})
 _WIDE = re.compile("[\uff01-\uff5e\u3000\u00a0]")
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060\ufeff]")
 
 
@@ -79,6 +80,7 @@ MENDS: dict[str, Callable[[str], str]] = {
     "mojibake": repair_mojibake,
     "not-nfc": lambda t: normalize("NFC", t),
     "full-width": lambda t: t.translate(_WIDTH) if _WIDE.search(t) else t,
+    "line-ends": lambda t: _LINE_ENDS.sub("\n", t),
     "control-characters": lambda t: _CONTROL.sub("", t)}
 
 
@@ -316,10 +318,24 @@ def _mend_row(row: dict) -> tuple[dict, list[tuple[str, str, str]]]:
         out[column], codes = mend_text(text)
         changes += [(code, text, out[column]) for code in codes]
     cited = ";".join(cited_articles(out["answer"][:100_000]))
-    if "articles" in out and {*out["articles"].split(";")} - {""} != {*cited.split(";")} - {""}:
-        changes.append(("articles-column", out["articles"], cited))
+    if "articles" in out and not out["articles"].strip() and cited:
+        changes.append(("articles-column", "", cited))
         out["articles"] = cited
     return out, changes
+
+
+_LEFT_OUT = ("too-many-cells", "several-turns", "system-prompt")  # what reading a row left out
+
+
+def _read_notes(table, path) -> list[tuple[int, str, str]]:
+    "(line, code, detail) of what reading left out; raises `InputError` where a cell held bytes that are no text."
+    found = []
+    for line, notes in ((r["line"], r["notes"]) for r in table.select_columns(["line", "notes"]) if r["notes"]):
+        for code, detail in json.loads(notes):
+            if code == "unreadable-bytes":
+                raise InputError(f"{path} line {line}: bytes in {detail} that are no text cannot be mended; correct that line first")
+            if code in _LEFT_OUT: found.append((line, code, detail))
+    return found
 
 
 def _writer(path: Path, columns: list[str], f) -> Callable[[dict], object]:
@@ -354,7 +370,8 @@ def mend_csv(
     target = check_new_file(fix_to, "fix_to", (".csv", ".tsv", ".jsonl"))
     (table, blank), changes, examples = load_table(path), Counter(), []
     columns = [c for c in table.column_names if c not in ("line", "notes")]
-    part = target.with_name(target.name + ".part")
+    left_out = [*blank, *_read_notes(table, path)]
+    part = target.with_name(f"{target.stem}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8", newline="") as f:
             write = _writer(target, columns, f)
@@ -363,8 +380,9 @@ def mend_csv(
                 examples += [(row["line"], *change) for change in changed if not changes[change[0]]]
                 changes.update(code for code, *_ in changed)
                 write(mended)
-        changes.update(code for _, code, _ in blank)
-        examples += [(*blank[0][:2], "", "(left out)")] if blank else []
+        for line, code, detail in left_out:
+            if not changes[code]: examples.append((line, code, detail, "(left out)"))
+            changes[code] += 1
         left = check_csv(part.rename(part.with_suffix(".part" + target.suffix)), tokenizer, max_length)
         part.with_suffix(".part" + target.suffix).rename(target)
     finally:

@@ -9,6 +9,7 @@ __all__ = ['paraphrase_pairs', 'unit_hash', 'has_rules', 'group_rows', 'split_ro
 import hashlib
 from collections import defaultdict
 from pathlib import Path
+from unicodedata import normalize
 
 import datasets
 import numpy as np
@@ -28,9 +29,10 @@ def paraphrase_pairs(
     rows: datasets.Dataset,  # of `load_table`
 ) -> list[tuple[int, int, float]]:  # indices i < j and the likeness of their questions or answers
     "Pairs of rows that ask, or answer, nearly the same."
-    answers = rows["answer"]
-    pasted = [p for p in similar_pairs(answers, 0.7, n=2, share=0.02) if min(len(answers[p[0]]), len(answers[p[1]])) >= 40]
-    return similar_pairs(rows["question"], 0.5, n=2, share=0.02) + pasted
+    long = np.array([k for k, a in enumerate(a for b in rows.select_columns("answer").iter(10_000) for a in b["answer"])
+                     if len(a) >= 40], dtype=np.int64)
+    pasted = similar_pairs(rows.select(long)["answer"], 0.7, n=2, share=0.02)
+    return similar_pairs(rows["question"], 0.5, n=2, share=0.02) + [(int(long[i]), int(long[j]), s) for i, j, s in pasted]
 
 # %% ../nbs/02_data.ipynb #37113c69
 def unit_hash(
@@ -39,6 +41,11 @@ def unit_hash(
 ) -> float:  # from 0 to below 1, the same on every machine
     "A number drawn by the text itself."
     return int.from_bytes(hashlib.sha256(f"{salt}:{text}".encode()).digest()[:6], "big") / 2**48
+
+
+def _rule(name: str) -> str:
+    "A rule's name as it is compared."
+    return normalize("NFC", name).strip()
 
 
 def has_rules(
@@ -55,7 +62,7 @@ def group_rows(
     "Groups of rows by their `rule`; where that is missing, clusters of paraphrases."
     if not has_rules(rows): return clusters(len(rows), paraphrase_pairs(rows))
     first = {}
-    return np.array([first.setdefault(r, k) for k, r in enumerate(r for b in rows.select_columns("rule").iter(10_000)
+    return np.array([first.setdefault(_rule(r), k) for k, r in enumerate(r for b in rows.select_columns("rule").iter(10_000)
                                                                   for r in b["rule"])], dtype=np.int64)
 
 # %% ../nbs/02_data.ipynb #713eefa9
@@ -68,9 +75,9 @@ def _draw_parts(rows: datasets.Dataset, first: np.ndarray) -> np.ndarray:
     for k, row in enumerate(r for batch in columns.iter(10_000) for r in (dict(zip(batch, v)) for v in zip(*batch.values()))):
         group = first[k]
         if group == k:
-            draw = unit_hash(row[name], "part")
+            draw = unit_hash(_rule(row[name]), "part")
             parts[k] = 3 if draw < 0.10 else 1 if draw < 0.15 else 0
-            spare[k] = parts[k] == 0 and size[k] > 1 and unit_hash(row[name], "paraphrase") < 0.25
+            spare[k] = parts[k] == 0 and size[k] > 1 and unit_hash(_rule(row[name]), "paraphrase") < 0.25
         parts[k] = parts[group]
         if spare[group]: best[group] = min(best.get(group, (2.0, k)), (unit_hash(row[ids] or row["question"], "row"), k))
     parts[[k for _, k in best.values()]] = 2
@@ -125,7 +132,7 @@ class DataLoader:
         self.rows, blank = load_table(csv_path)
         self.report, self.dropped, self.parts = check_table(self.rows, blank, str(csv_path)), [], None
         bad = [f for f in self.report.findings if f.level == "error"]
-        if bad: raise InputError(f"{csv_path}: {self.report.errors} cells cannot be used, the first is in line {bad[0].line} "
+        if not self.report.ok: raise InputError(f"{csv_path}: {self.report.errors} cells cannot be used, the first is in line {bad[0].line} "
                                  f"({bad[0].code} {bad[0].detail}); run check_csv for all of them")
 
     def split(self) -> dict[str, datasets.Dataset]:

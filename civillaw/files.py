@@ -185,6 +185,14 @@ def _from_messages(value: object) -> tuple[dict, list]:
     return dict(zip(("question", "answer"), pair + [""] * 2)), notes
 
 
+def _join_input(cells: dict[str, str], question: str) -> dict[str, str]:
+    "The cells, with `input` put under an `instruction` that is the question, as Alpaca's tables mean it."
+    extra = next((n for n in cells if _plain(n) == "input" and n != "question"), None)
+    if _plain(question) != "instruction" or extra is None: return cells
+    text = "\n".join(t for t in (cells["question"], cells[extra]) if t.strip())
+    return {n: text if n == "question" else t for n, t in cells.items() if n != extra}
+
+
 def make_row(
     line: int,  # where the row begins
     values: dict,  # cells by the file's own column names
@@ -193,25 +201,23 @@ def make_row(
     "A row of text cells out of one of JSONL, Parquet or the hub; raises `InputError` where it lacks a column."
     chat = next((n for n in values if _plain(n) in _CHAT_NAMES), None)
     found, taken, notes = map_columns(values, columns), {}, []
-    lists = [values[found[c]] for c in columns if c in found and isinstance(values[found[c]], list)]
+    lists = any(isinstance(values[found[c]], list) for c in columns if c in found)
     if len(found) < len(columns) and chat is not None or lists:
-        try: taken, notes = _from_messages(sum(lists, []) if lists else values[chat])
-        except (ValueError, TypeError, AttributeError):
+        parts = [values[n] if isinstance(values[n], list) else [dict(role=role, content=values[n])]
+                 for n, role in zip(found.values(), ("user", "assistant"))]
+        try: taken, notes = _from_messages(sum(parts, []) if lists else values[chat])
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise InputError(f"line {line}: its messages are no list of role and content")
         used = {*found.values()} if lists else {chat}
     else:
-        if "answer" in columns or not found:
-            missing = [c for c in columns if c not in found]
-            require(not missing, f"line {line}", ", ".join(map(str, values))[:80], f"lacks {' and '.join(missing)}")
+        missing = [c for c in columns if c not in found]
+        require(not missing, f"line {line}", ", ".join(map(str, values))[:80], f"lacks {' and '.join(missing)}")
         used, taken = {*found.values()}, {c: values[n] for c, n in found.items()}
         notes = [("not-text", f"{c}: {type(v).__name__}") for c, v in taken.items() if v is not None and v == v
                  and not isinstance(v, str)]
-        extra = next((n for n in values if _plain(n) == "input" and n not in used), None)
-        if found.get("question") and _plain(found["question"]) == "instruction" and extra is not None:
-            used.add(extra)
-            taken["question"] = "\n".join(t for t in (_text(taken["question"]), _text(values[extra])) if t.strip())
-    return Row(line, {**{c: _text(v) for c, v in taken.items()},
-                      **{_own(n): _text(v) for n, v in values.items() if n not in used}}, notes)
+    cells = {c: _text(v) for c, v in taken.items()}
+    cells |= {f"{n}_" if n in cells else _own(n): _text(v) for n, v in values.items() if n not in used}
+    return Row(line, _join_input(cells, found.get("question", "")), notes)
 
 # %% ../nbs/01b_files.ipynb #435aeef3
 _DELIMITERS = {".csv": ",\t;|", ".tsv": "\t,;|"}
@@ -272,18 +278,21 @@ def find_layout(
 # %% ../nbs/01b_files.ipynb #6ad1ab65
 class _Lines:
     "Lines of an open text, bounded in length, with the quotes counted since the last look."
-    def __init__(self, f, name: str): self.f, self.name, self.number, self.quotes, self.ends = f, name, 0, 0, set()
+    def __init__(self, f, name: str):
+        self.f, self.name, self.number, self.quotes, self.end = f, name, 0, 0, ""
+        self.ahead = f.readline(MAX_CELL)  # the line after the one given; empty at the end of the file
 
     def __iter__(self): return self
 
     def __next__(self) -> str:
-        line = self.f.readline(MAX_CELL)
+        line = self.ahead
         if not line: raise StopIteration
         self.number += 1
         if len(line) >= MAX_CELL:
             raise InputError(f"{self.name} line {self.number}: over {MAX_CELL:,} characters long; is it a table of text?")
+        self.ahead = self.f.readline(MAX_CELL)
         self.quotes += line.count('"')
-        self.ends.add("\r\n" if line.endswith("\r\n") else line[-1] if line[-1] in "\r\n" else "")
+        self.end = "\r\n" if line.endswith("\r\n") else line[-1] if line[-1] in "\r\n" else ""
         return line
 
 
@@ -299,7 +308,7 @@ def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], bo
         if held: yield held
         if cells is None: return
         held, odd, first, start = None, lines.quotes % 2 == 1, start, lines.number + 1
-        if odd and start - first > 1 and lines.f.read(1) == "":  # the last record, of several lines
+        if odd and start - first > 1 and not lines.ahead:  # the last record, of several lines
             raise InputError(f"{lines.name} line {first}: a quote opened here is never closed")
         held = (first, cells, odd)
 
@@ -321,16 +330,17 @@ def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     with open_text(path) as f: layout = find_layout(_head(_Lines(f, path.name)), path.suffix.lower(), columns, path.name)
     names = _named(layout.names, columns, f"{path.name} line 1")
     with open_text(path) as f:
-        lines, first, mixed = _Lines(f, path.name), None, False
+        lines, first, mixed, ends = _Lines(f, path.name), None, False, set()
         for k, (line, cells, odd) in enumerate(_records(lines, layout.delimiter)):
+            ends.add(lines.end)
             if k <= layout.header or not cells: continue
             notes = [("broken-quotes", "an odd number of quotes")] if odd else []
             if first is None: notes += _layout_notes(layout, line)
             first = first or line
-            if not mixed and len(lines.ends - {""}) > 1:
+            if not mixed and len(ends - {""}) > 1:
                 mixed = True
-                notes.append(("mixed-line-ends", ", ".join(sorted(map(repr, lines.ends - {""})))))
-            yield _delimited_row(line, names, cells, notes)
+                notes.append(("mixed-line-ends", ", ".join(sorted(map(repr, ends - {""})))))
+            yield _delimited_row(line, names, cells, notes, layout.names)
 
 
 def _layout_notes(layout: Layout, line: int) -> list[tuple[str, str]]:
@@ -340,12 +350,13 @@ def _layout_notes(layout: Layout, line: int) -> list[tuple[str, str]]:
     return notes
 
 
-def _delimited_row(line: int, names: list[str], cells: list[str], notes: list) -> Row:
+def _delimited_row(line: int, names: list[str], cells: list[str], notes: list, headers: tuple[str, ...]) -> Row:
     if not any(c.strip() for c in cells): return Row(line, {}, [*notes, ("blank-row", "passed over")])
     if len(cells) > len(names):
         notes.append(("too-many-cells", f"{len(cells)} for {len(names)} columns: {';'.join(cells[len(names):])[:40]}"))
     if len(cells) < len(names): notes.append(("too-few-cells", f"{len(cells)} for {len(names)} columns"))
-    return Row(line, dict(zip(names, cells + [""] * (len(names) - len(cells)))), notes)
+    values = dict(zip(names, cells + [""] * (len(names) - len(cells))))
+    return Row(line, _join_input(values, map_columns(headers).get("question", "")), notes)
 
 # %% ../nbs/01b_files.ipynb #23d098fe
 def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -365,6 +376,11 @@ def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
 _UNPACKED = 2**30  # bytes that an XLSX may unpack to
 
 
+def _trimmed(cells: list[str]) -> list[str]:
+    "The cells up to the last that is not empty: sheets end in columns that are only formatted."
+    return cells[:max((k for k, c in enumerate(cells, 1) if c), default=0)]
+
+
 def _open_xlsx(path: Path):
     "The workbook twice, with stored values and with formulas."
     import openpyxl
@@ -382,7 +398,7 @@ def _xlsx(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     books = _open_xlsx(path)
     try:
         sheets = [b.worksheets[0] for b in books]
-        head = [[_text(v) for v in r] for r in islice(sheets[0].iter_rows(values_only=True, max_row=10), 10)]
+        head = [_trimmed([_text(v) for v in r]) for r in islice(sheets[0].iter_rows(values_only=True, max_row=10), 10)]
         header = next((k for k, cells in enumerate(head) if len(map_columns(cells, columns)) == len(columns)), None)
         if header is None: raise InputError(f"{path.name} row 1 = {', '.join(head[0] if head else [])[:80]!r}: columns lack "
                                             f"{' and '.join(columns)}; rename them")
@@ -391,8 +407,9 @@ def _xlsx(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
         for line, (values, formulas) in enumerate(zip(*(s.iter_rows(min_row=header + 2) for s in sheets)), header + 2):
             cells = [_text(c.value) for c in values]
             if not any(cells): continue
+            cells = cells[:len(names)] + _trimmed(cells[len(names):])
             notes += [("formula", f"{c.coordinate}: {str(c.value)[:40]}") for c in formulas if c.data_type == "f"]
-            yield _delimited_row(line, names, cells, notes)
+            yield _delimited_row(line, names, cells, notes, tuple(head[header]))
             notes = []
     except InputError: raise
     except Exception as e: raise InputError(f"{path.name}: not an XLSX file that can be read ({type(e).__name__}: {e})"[:200])
@@ -410,13 +427,14 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
                     f"has a row group of {max(groups, default=0):,} bytes; write smaller ones")
             names = f.schema_arrow.names
             _named(tuple(names), (), f"{path.name} schema")
+            require(len(set(names)) == len(names), f"{path.name} schema", names[:9], "names a column twice; rename one")
             line = 0
             for batch in f.iter_batches(1000):
                 for values in batch.to_pylist():
                     line += 1
                     yield make_row(line, values, columns)
     except InputError as e: raise InputError(f"{path.name} {e}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
         raise InputError(f"{path.name}: not a Parquet file that can be read ({str(e).splitlines()[0][:100]})")
 
 
@@ -443,8 +461,9 @@ def iter_rows(
     columns: tuple[str, ...] = ("question", "answer"),  # columns that must be there, under these or other known names
 ) -> Iterator[Row]:  # in the order of the file, in bounded memory
     "Rows of a file, one at a time; raises `InputError` at the first line that cannot be read."
-    if _HUB_NAME.fullmatch(str(path)) and not Path(path).exists() and not Path(path).suffix in _READERS:
-        yield from _hub(str(path), columns)
+    name = str(path)
+    if _HUB_NAME.fullmatch(name) and len(name) < 200 and not Path(name).exists() and Path(name).suffix.lower() not in _READERS:
+        yield from _hub(name, columns)
         return
     path = regular_file(path)
     reader = _READERS.get(path.suffix.lower())

@@ -226,9 +226,11 @@ def read_questions(
     "Read a file of questions; raises `InputError` where it is missing or holds none."
     path = regular_file(path, "questions_file")
     if path.suffix.lower() == ".txt":
-        with open_text(path, "questions_file") as f: questions = f.read().splitlines()
-    else: questions = [r["question"] for r in read_rows(path, columns=("question",))]
-    questions = [q.strip() for q in questions if q.strip()]
+        with open_text(path, "questions_file") as f: lines = list(enumerate(f.read().splitlines(), 1))
+    else: lines = [(r["line"], r["question"]) for r in read_rows(path, columns=("question",))]
+    for number, q in lines:
+        if re.search("[\ud800-\udfff]", q): raise InputError(f"{path} line {number}: bytes that are no text; correct that line")
+    questions = [q.strip() for _, q in lines if q.strip()]
     require(bool(questions), "questions_file", str(path), "holds no question; write one a line")
     return questions
 

@@ -14,7 +14,7 @@ from unicodedata import normalize
 import bm25s
 
 from .config import InputError, require
-from .statute import Article, article_name, load_articles
+from .statute import article_name, load_articles
 
 # %% ../nbs/01a_search.ipynb #7ca740b0
 def char_bigrams(
@@ -47,7 +47,7 @@ class Search:
         queries: list[str],  # questions
         k: int = 5,  # hits a query at most
     ) -> list[list[Hit]]:  # a list a query, best first
-        "The best documents of each query; of equal scores the one that stands first."
+        "The best documents of each query, best first."
         if not queries: return []
         most = min(k, len(self.documents))
         ids, scores = self.index.retrieve([char_bigrams(q) for q in queries], k=most, show_progress=False, n_threads=0)
@@ -107,7 +107,7 @@ def read_statute(
     for line, level, heading, body in _sections(text):
         if re.match(r"부\s*칙", heading): break
         if not _ARTICLE.match(heading):
-            divisions = {k: v for k, v in divisions.items() if k < level} | ({level: heading} if heading[0] == "제" else {})
+            divisions = {k: v for k, v in divisions.items() if k < level} | ({level: heading} if heading[:1] == "제" else {})
             continue
         one = _provision(heading, body, [divisions[k] for k in sorted(divisions)])
         if one.article in found: raise InputError(f"{path} line {line}: {one.article} stands twice")

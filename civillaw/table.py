@@ -15,7 +15,7 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
-from .config import BUNDLED_CSV, InputError, require
+from .config import BUNDLED_CSV, require
 from .files import Row, iter_rows
 
 # %% ../nbs/01d_table.ipynb #dc3622e8
@@ -37,10 +37,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def _writable(row: Row) -> dict:
     "The row as a record: text without lone surrogates, the line, the notes."
-    bad = [c for c, text in row.cells.items() if _SURROGATE.search(text)]
-    cells = {**row.cells, **{c: _SURROGATE.sub("\ufffd", row.cells[c]) for c in bad}}
-    notes = row.notes + [("unreadable-bytes", c) for c in bad]
-    return {**cells, "line": row.line, "notes": json.dumps(notes, ensure_ascii=False) if notes else ""}
+    clean = lambda text: _SURROGATE.sub("\ufffd", text)
+    notes = row.notes + [("unreadable-bytes", c) for c, text in row.cells.items() if _SURROGATE.search(c + text)]
+    return {**{clean(c): clean(text) for c, text in row.cells.items()}, "line": row.line,
+            "notes": clean(json.dumps(notes, ensure_ascii=False)) if notes else ""}
 
 # %% ../nbs/01d_table.ipynb #dd470e00
 class _NewColumns(Exception):
@@ -68,7 +68,8 @@ def load_table(
     columns: tuple[str, ...] = ("question", "answer"),  # columns that must be there
 ) -> tuple[datasets.Dataset, list[tuple[int, str, str]]]:  # the table, and (line, code, detail) of what was passed over
     "All rows of a file as a memory-mapped table; raises `InputError` at the first line that cannot be read."
-    known = list(dict.fromkeys([*columns, *next((r.cells for r in iter_rows(path, columns) if r.cells), ())]))
+    first = next((_writable(r) for r in iter_rows(path, columns) if r.cells), {})
+    known = [c for c in dict.fromkeys([*columns, *first]) if c not in ("line", "notes")]
     while True:
         target = scratch_file()
         try: blank = _write(tqdm(iter_rows(path, columns), desc="reading", unit=" rows", delay=3), known, target)

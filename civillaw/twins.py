@@ -99,7 +99,9 @@ class Links:
     def find(self, i: int) -> int:
         "The first text of a group."
         root = self.root
-        while root[i] != i: i = root[i] = root[root[i]]
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
         return int(i)
 
     def add(self, i: int, j: int, likeness: float) -> None:
