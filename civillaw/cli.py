@@ -52,7 +52,7 @@ class CsvInput:
     csv_path: str = setting(str(BUNDLED_CSV), "file of questions and answers: .csv, .tsv, .jsonl, .xlsx or .parquet, or a "
                             "data set of the hub by name")
     fix_to: str = setting("", "write a mended copy to this new .csv, .tsv or .jsonl")
-    model_name: str = setting("", "measure rows in tokens of this base, and refuse those over max_length",
+    model_name: str = setting("", "measure rows in tokens of this base; empty: the embedded one, where it was fetched",
                               ("--base_model",))
     max_length: int = setting(1024, "longest prompt with answer, in tokens")
 
@@ -167,8 +167,10 @@ def run_check_system(output: Output) -> dict:
 
 def run_check_csv(data: CsvInput, output: Output) -> dict:
     "Faults of a file of questions and answers, by line; status 2 where training would refuse the file."
-    bases = ModelConfig(model_name=data.model_name, max_length=data.max_length) if data.model_name else None
-    tokenizer = ModelManager(bases).load_tokenizer() if bases else None
+    at_hand = (SystemConfig().cache_path / EMBEDDED_MODEL / "tokenizer.json").is_file()
+    base = data.model_name or (EMBEDDED_MODEL if at_hand else "")  # nothing is fetched to check a file
+    tokenizer = ModelManager(ModelConfig(model_name=base, max_length=data.max_length)).load_tokenizer() if base else None
+    if not base: print("lengths in tokens are not checked: the default base was not fetched yet; pass --base_model", file=sys.stderr)
     if data.fix_to: report = mend_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
     else: report = check_csv(data.csv_path, tokenizer, data.max_length)
     show(report)

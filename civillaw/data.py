@@ -136,11 +136,11 @@ class DataLoader:
                                  f"({bad[0].code} {bad[0].detail}); run check_csv for all of them")
 
     def split(self) -> dict[str, datasets.Dataset]:
-        "Rows by part; raises `InputError` when no row would be left to train on, or a held-out question leaks."
+        "Rows by part; raises `InputError` when none would be left to train on or validate with, or a held-out row leaks."
         if self.parts: return self.parts
         parts = split_rows(self.rows)
-        require(len(parts["train"]) > 0, "csv_path", str(self.csv_path),
-                "too few rows: none is left for training after the split")
+        for part in ("train", "validation"):
+            require(len(parts[part]) > 0, "csv_path", str(self.csv_path), f"too few rows: none is left for {part}; add rules")
         leaks = find_leaks(parts) if has_rules(self.rows) else []  # without rules, paraphrases are what it is split by
         if leaks: raise InputError(f"{self.csv_path} line {leaks[0][1]['line']}: its question or answer is {leaks[0][2]:.0%} "
                                    f"that of line {leaks[0][0]['line']}, in training; give both rows the same `rule`")
