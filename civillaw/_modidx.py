@@ -78,6 +78,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                  'civillaw/checks.py'),
                                  'civillaw.checks.MendReport.as_dict': ('checks.html#mendreport.as_dict', 'civillaw/checks.py'),
                                  'civillaw.checks._articles': ('checks.html#_articles', 'civillaw/checks.py'),
+                                 'civillaw.checks._citations': ('checks.html#_citations', 'civillaw/checks.py'),
                                  'civillaw.checks._cited': ('checks.html#_cited', 'civillaw/checks.py'),
                                  'civillaw.checks._cut': ('checks.html#_cut', 'civillaw/checks.py'),
                                  'civillaw.checks._empty': ('checks.html#_empty', 'civillaw/checks.py'),

@@ -108,6 +108,11 @@ _LIMITS = {255, 256, 1000, 1024, 2000, 4000, 8000, 32767, 65535}  # characters a
 _PARTS = ("총칙", "물권", "채권", "친족", "상속")
 
 
+def _citations(row: dict) -> list:
+    "What the answer cites, with the state of each article."
+    return check_citations(row["answer"][:100_000]) if "조" in row["answer"] else []
+
+
 def _cited(row: dict) -> list[str]:
     "The articles of the Civil Act that the answer cites."
     return list(dict.fromkeys(a for c in row["citations"] if c.act == "민법" for a in c.articles))
@@ -164,12 +169,12 @@ ROW_CHECKS = (_letters, _cut, _personal, _articles, _label)
 
 
 def check_row(
-    row: dict,  # a row of `load_table`
+    row: dict,  # a row of `load_table`; `citations` of its answer are read unless they stand in it
 ) -> list[tuple[str, str, str]]:  # (level, code, detail)
     "Findings in one row by itself."
     notes = [("error" if code == "unreadable-bytes" and detail in ("question", "answer") else "warning", code, detail)
              for code, detail in (json.loads(row["notes"]) if row["notes"] else [])]
-    row = row | dict(citations=check_citations(row["answer"][:100_000]) if "조" in row["answer"] else [])
+    if "citations" not in row: row = row | dict(citations=_citations(row))
     empty = list(_empty(row))
     return notes + (empty or [f for check in ROW_CHECKS for f in check(row)])
 
@@ -267,9 +272,10 @@ def check_table(
     for batch in tqdm(table.iter(1000), total=-(-len(table) // 1000), desc="checking", unit=" k rows", delay=3):
         lengths.append(np.array(_note_lengths(batch, tokenizer, max_length, found), dtype=np.int32))
         for row in (dict(zip(batch, values)) for values in zip(*batch.values())):
+            row["citations"] = _citations(row)
             for finding in check_row(row): found.add(row["line"], *finding)
             categories[row.get("category", "").strip() or "-"] += 1
-            if "조" in row["answer"]: articles.update(set(cited_articles(row["answer"][:100_000])))
+            articles.update(_cited(row))
             if not row.get("rule", "").strip():
                 nameless += 1
                 first_nameless = row["line"] if nameless == 1 else first_nameless

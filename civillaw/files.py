@@ -328,35 +328,35 @@ def _named(names: tuple[str, ...], columns: tuple[str, ...], where: str) -> list
 def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     "Rows of a CSV or TSV file."
     with open_text(path) as f: layout = find_layout(_head(_Lines(f, path.name)), path.suffix.lower(), columns, path.name)
-    names = _named(layout.names, columns, f"{path.name} line 1")
+    names, question = _named(layout.names, columns, f"{path.name} line 1"), map_columns(layout.names).get("question", "")
     with open_text(path) as f:
         lines, first, mixed, ends = _Lines(f, path.name), None, False, set()
         for k, (line, cells, odd) in enumerate(_records(lines, layout.delimiter)):
             ends.add(lines.end)
             if k <= layout.header or not cells: continue
             notes = [("broken-quotes", "an odd number of quotes")] if odd else []
-            if first is None: notes += _layout_notes(layout, line)
+            if first is None: notes += _layout_notes(layout)
             first = first or line
             if not mixed and len(ends - {""}) > 1:
                 mixed = True
                 notes.append(("mixed-line-ends", ", ".join(sorted(map(repr, ends - {""})))))
-            yield _delimited_row(line, names, cells, notes, layout.names)
+            yield _delimited_row(line, names, cells, notes, question)
 
 
-def _layout_notes(layout: Layout, line: int) -> list[tuple[str, str]]:
+def _layout_notes(layout: Layout) -> list[tuple[str, str]]:
     notes = []
     if layout.header < 0: notes.append(("no-header", "the columns are taken as question and answer"))
     if layout.header > 0: notes.append(("lines-above-header", f"{layout.header} passed over"))
     return notes
 
 
-def _delimited_row(line: int, names: list[str], cells: list[str], notes: list, headers: tuple[str, ...]) -> Row:
+def _delimited_row(line: int, names: list[str], cells: list[str], notes: list, question: str) -> Row:
     if not any(c.strip() for c in cells): return Row(line, {}, [*notes, ("blank-row", "passed over")])
     if len(cells) > len(names):
         notes.append(("too-many-cells", f"{len(cells)} for {len(names)} columns: {';'.join(cells[len(names):])[:40]}"))
     if len(cells) < len(names): notes.append(("too-few-cells", f"{len(cells)} for {len(names)} columns"))
     values = dict(zip(names, cells + [""] * (len(names) - len(cells))))
-    return Row(line, _join_input(values, map_columns(headers).get("question", "")), notes)
+    return Row(line, _join_input(values, question), notes)
 
 # %% ../nbs/01b_files.ipynb #23d098fe
 def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -402,14 +402,14 @@ def _xlsx(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
         header = next((k for k, cells in enumerate(head) if len(map_columns(cells, columns)) == len(columns)), None)
         if header is None: raise InputError(f"{path.name} row 1 = {', '.join(head[0] if head else [])[:80]!r}: columns lack "
                                             f"{' and '.join(columns)}; rename them")
-        names = _named(tuple(head[header]), columns, f"{path.name} row {header + 1}")
+        names, question = _named(tuple(head[header]), columns, f"{path.name} row {header + 1}"), map_columns(head[header]).get("question", "")
         notes = [("other-sheets", f"{len(books[0].worksheets) - 1} not read")] * (len(books[0].worksheets) > 1)
         for line, (values, formulas) in enumerate(zip(*(s.iter_rows(min_row=header + 2) for s in sheets)), header + 2):
             cells = [_text(c.value) for c in values]
             if not any(cells): continue
             cells = cells[:len(names)] + _trimmed(cells[len(names):])
             notes += [("formula", f"{c.coordinate}: {str(c.value)[:40]}") for c in formulas if c.data_type == "f"]
-            yield _delimited_row(line, names, cells, notes, tuple(head[header]))
+            yield _delimited_row(line, names, cells, notes, question)
             notes = []
     except InputError: raise
     except Exception as e: raise InputError(f"{path.name}: not an XLSX file that can be read ({type(e).__name__}: {e})"[:200])
