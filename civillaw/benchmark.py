@@ -7,7 +7,7 @@ __all__ = ['machine', 'gemm_peak_gflops', 'memory_bandwidth_gb_s', 'training_flo
            'benchmark_inference', 'measure_stages', 'benchmark_data', 'data_table', 'benchmark_memory']
 
 # %% ../nbs/08_benchmark.ipynb #2ac88971
-import csv, json, subprocess, sys, tempfile, threading, time
+import csv, json, random, subprocess, sys, tempfile, threading, time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +18,13 @@ import torch
 from .checks import check_table
 from .config import (BUNDLED_CSV, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig, ModelConfig,
                              require)
-from .data import DataLoader, split_rows, tokenize_table
+from .data import DataLoader, find_leaks, split_rows, tokenize_table
 from .inference import InferenceManager, measure_speed
 from .model import (ModelManager, check_gpu_memory, check_system, choose_device, choose_dtype, config_shape,
                             count_weights, memory_parts)
 from .table import load_table
 from .tokens import encode_examples
-from .training import AnswerCollator, answer_loss, peak_memory_mb
+from .training import batch_loss, peak_memory_mb, prepare_rows
 
 # %% ../nbs/08_benchmark.ipynb #01192c93
 def machine() -> dict:  # cpu, cores, gpu, dtype, torch, date
@@ -90,6 +90,7 @@ def benchmark_training(
     batch_size: int = 4,  # examples a pass
     passes: int = 4,  # measured after one to warm up
     cache_dir: str | Path | None = None,  # folder of the embedded model
+    shared_prefix: bool = True,  # rows with a shared prefix where the base allows
 ) -> dict:  # speed, peak memory, losses, limit
     "Forward and backward passes over real examples, with the share of the matrix-product peak they reach."
     manager = ModelManager(model_config, lora_config, cache_dir)
@@ -98,27 +99,30 @@ def benchmark_training(
     require(len(rows) >= wanted, "passes", passes, f"needs {wanted} training rows, {csv_path} has {len(rows)}")
     encoded = encode_examples(tokenizer, rows["question"][:wanted], rows["answer"][:wanted])
     examples = [dict(zip(encoded, values)) for values in zip(*encoded.values())]
-    batches = [examples[i:i + batch_size] for i in range(0, len(examples), batch_size)]
-    losses = [_timed_pass(manager, b) for b in batches][1:]
-    seconds, measured = sum(s for _, s in losses), [e for b in batches[1:] for e in b]
+    made = prepare_rows(manager, shared_prefix)
+    batches = [made.collator(examples[i:i + batch_size]) for i in range(0, len(examples), batch_size)]
+    losses = [_timed_pass(manager, b, made.autocast) for b in batches][1:]
+    seconds, measured = sum(s for _, s in losses), examples[batch_size:]
+    computed = sum(int(b.get("attention_mask", torch.ones_like(b["input_ids"])).sum()) for b in batches[1:])
     tokens, answers = sum(len(e["input_ids"]) for e in measured), sum(l != -100 for e in measured for l in e["labels"])
     shape = config_shape(model.config)
-    flops = tokens * training_flops(shape, manager.lora_config.r, answers / tokens, tokens / len(measured) / 2)
+    flops = computed * training_flops(shape, manager.lora_config.r, answers / computed, tokens / len(measured) / 2)
     peak = gemm_peak_gflops(manager.dtype, manager.device)
-    return dict(model=manager.config.model_name, examples_per_s=round(len(measured) / seconds, 3),
-                answer_tokens_per_s=round(answers / seconds, 1), tokens_per_s=round(tokens / seconds, 1),
-                peak_rss_mb=peak_mb(), losses=[round(l, 4) for l, _ in losses], gemm_peak_gflops=peak,
+    return dict(model=manager.config.model_name, rows=made.padded_because and "padded" or "shared prefix",
+                examples_per_s=round(len(measured) / seconds, 3), answer_tokens_per_s=round(answers / seconds, 1),
+                tokens_per_s=round(tokens / seconds, 1), computed_tokens=computed, peak_rss_mb=peak_mb(),
+                losses=[round(l, 4) for l, _ in losses], gemm_peak_gflops=peak,
                 achieved_share=round(flops / seconds / 1e9 / peak, 3), machine=machine())
 
 
-def _timed_pass(manager: ModelManager, examples: list[dict]) -> tuple[float, float]:
+def _timed_pass(manager: ModelManager, batch: dict, autocast: bool) -> tuple[float, float]:
     "Mean answer loss of one batch and the seconds of its forward and backward pass."
-    batch = {k: v.to(manager.device) for k, v in AnswerCollator(manager.tokenizer.pad_token_id)(examples).items()}
+    batch = {k: v.to(manager.device) for k, v in batch.items()}
     manager.model.train().zero_grad()
     if manager.device == "cuda": torch.cuda.synchronize()
     start = time.perf_counter()
-    with torch.autocast(manager.device, manager.dtype, enabled=manager.dtype != torch.float32):
-        total, count = answer_loss(manager.model, batch)
+    with torch.autocast(manager.device, manager.dtype, enabled=autocast):
+        total, count = batch_loss(manager.model, batch)
         (total / count).backward()
     if manager.device == "cuda": torch.cuda.synchronize()
     return (total / count).item(), time.perf_counter() - start
@@ -148,38 +152,34 @@ def benchmark_inference(
                 achieved_share=round(speed["decode_tokens_per_s"] / limit, 3), peak_rss_mb=peak_mb(), machine=machine())
 
 # %% ../nbs/08_benchmark.ipynb #5673034c
-def _half(text: str, which: int) -> str:
-    "The first (0) or second (1) half of a text, by words."
-    words = text.split()
-    return " ".join(words[len(words) // 2:] if which else words[:len(words) // 2])
-
-
 def _write_rows(csv_path: str | Path, rows: int, target: Path) -> None:
-    "Write a CSV of so many rows: those of a file, then halves of them joined anew."
-    table, _ = load_table(csv_path)
+    "Write a CSV of so many rows: those of a file, then rows of as many words each, drawn from all its words."
+    table, draw = load_table(csv_path)[0], random.Random(0)
     columns = [c for c in table.column_names if c not in ("line", "notes")]
     with target.open("w", encoding="utf-8", newline="") as f:
         writer = csv.DictWriter(f, columns, extrasaction="ignore")
         writer.writeheader()
         known = table[:]
+        words = {c: [w for text in known[c] for w in text.split()] for c in ("question", "answer")}
         for k in range(rows):
             i, copy = k % len(table), k // len(table)
             row = {c: known[c][i] for c in columns}
             if copy: row |= {c: f"{row[c]}-{copy}" for c in ("id", "rule") if c in row} | {
-                c: _half(row[c], 0) + " " + _half(known[c][(i + copy) % len(table)], 1) for c in ("question", "answer")}
+                c: " ".join(draw.choices(words[c], k=len(row[c].split()))) for c in words}
             writer.writerow(row)
 
 
 class _PeakMemory(threading.Thread):
-    "Samples the private memory of this process, in MB, until it is stopped."
+    "Samples the memory of this process, in MB, until it is stopped: all that is resident, and what is private of it."
     def __init__(self):
         super().__init__(daemon=True)
-        self.process, self.peak_mb, self.over = psutil.Process(), 0, threading.Event()
+        self.process, self.private_mb, self.resident_mb, self.over = psutil.Process(), 0, 0, threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.05):
             m = self.process.memory_info()
-            self.peak_mb = max(self.peak_mb, round((m.rss - getattr(m, "shared", 0)) / 2**20))
+            self.resident_mb = max(self.resident_mb, round(m.rss / 2**20))
+            self.private_mb = max(self.private_mb, round((m.rss - getattr(m, "shared", 0)) / 2**20))
 
 
 def measure_stages(
@@ -188,10 +188,11 @@ def measure_stages(
     cache_dir: str | None = None,  # folder of the embedded model
 ) -> dict:  # rows, seconds by stage, rows/s in all, peaks in MB
     "Take a file through all stages, in this process."
-    tokenizer, memory, seconds = ModelManager(ModelConfig(model_name=model_name), cache_dir=cache_dir).load_tokenizer(), _PeakMemory(), {}
+    tokenizer = ModelManager(ModelConfig(model_name=model_name), cache_dir=cache_dir).load_tokenizer()
+    memory, seconds = _PeakMemory(), {}
     memory.start()
     time.sleep(0.2)
-    before = memory.peak_mb
+    before = memory.private_mb
 
     def timed(name: str, work: Callable):
         start = time.perf_counter()
@@ -201,12 +202,13 @@ def measure_stages(
 
     table, blank = timed("read", lambda: load_table(csv_path))
     timed("check", lambda: check_table(table, blank))
-    timed("split", lambda: split_rows(table))
+    parts = timed("split", lambda: split_rows(table))
+    timed("leaks", lambda: find_leaks(parts))
     timed("tokenise", lambda: tokenize_table(tokenizer, table))
     memory.over.set()
     memory.join()
     return dict(rows=len(table), seconds=seconds, rows_per_s=round(len(table) / sum(seconds.values())),
-                private_before_mb=before, peak_private_mb=memory.peak_mb, peak_resident_mb=peak_memory_mb())
+                private_before_mb=before, peak_private_mb=memory.private_mb, peak_resident_mb=memory.resident_mb)
 
 
 def benchmark_data(

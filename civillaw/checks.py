@@ -197,6 +197,12 @@ class CsvReport:
         "Whether training would take the file."
         return self.errors == 0
 
+    def add(self, findings: list[Finding]) -> None:
+        "Take up what another check found."
+        self.findings = sorted([*self.findings, *findings[:KEPT]], key=lambda f: f.line)
+        self.counts = dict(Counter(self.counts) + Counter(f.code for f in findings))
+        self.errors += sum(f.level == "error" for f in findings)
+
     def as_dict(self) -> dict:
         "The report as plain values for JSON."
         spread = dict(zip(("min", "median", "max"), np.percentile(self.lengths, [0, 50, 100]).round().tolist())) \

@@ -24,12 +24,13 @@ from .chat import ChatBot, terminal_chat
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig,
                              ModelConfig, SystemConfig, TrainingConfig, answer_settings, get_notice, load_recipe,
                              make_configs, require, setting, start_log, stop_log)
-from .checks import check_csv, mend_csv
-from .data import DataLoader
+from .checks import check_csv, check_table, mend_csv
+from .data import check_split, data_sha256, split_rows
 from .evaluation import evaluate, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
-from .model import (ModelManager, check_system, export_model, file_sha256, free_memory, plan_memory,
+from .model import (ModelManager, check_system, export_model, free_memory, plan_memory,
                             read_adapter_config, read_stats)
+from .table import load_table
 from .training import TrainingManager, check_output_dir, plot_losses
 
 # %% ../nbs/09_cli.ipynb #06ae3dc5
@@ -172,14 +173,15 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
     tokenizer = ModelManager(ModelConfig(model_name=base, max_length=data.max_length)).load_tokenizer() if base else None
     if not base: print("lengths in tokens are not checked: the default base was not fetched yet; pass --base_model", file=sys.stderr)
     if data.fix_to: report = mend_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
-    else: report = check_csv(data.csv_path, tokenizer, data.max_length)
+    table, blank = load_table(data.fix_to or data.csv_path)
+    if not data.fix_to: report = check_table(table, blank, data.csv_path, tokenizer, data.max_length)
+    left = report.left if data.fix_to else report
+    left.add(check_split(split_rows(table)) if left.ok else [])
     show(report)
     if output.json: print(json.dumps(report.as_dict(), ensure_ascii=False))
-    left = report.left if data.fix_to else report
     if not left.ok:
         first = next(f for f in left.findings if f.level == "error")
         raise InputError(f"{left.path} line {first.line}: {first.code} {first.detail}; training would refuse the file")
-    DataLoader(data.fix_to or data.csv_path).split()
     return None
 
 
@@ -280,13 +282,12 @@ def same_training(
     configs: tuple,  # model, LoRA and training settings
 ) -> bool:  # whether it was trained with these settings on this file
     "Whether a folder holds a finished model of the same settings and data."
-    stats, data = read_stats(output_dir), Path(configs[2].csv_path)
-    if not {"config", "data_sha256"} <= set(stats) or not data.is_file() \
-            or not (Path(output_dir) / "adapter_config.json").is_file(): return False
+    stats = read_stats(output_dir)
+    if not {"config", "data_sha256"} <= set(stats) or not (Path(output_dir) / "adapter_config.json").is_file(): return False
     here = dict(zip(("model", "lora", "training"), map(asdict, configs)))
     drop = lambda c: {k: {n: v for n, v in part.items() if n not in ("output_dir", "csv_path", "resume")}
                       for k, part in c.items()}
-    return drop(stats["config"]) == drop(json.loads(json.dumps(here))) and stats["data_sha256"] == file_sha256(data)
+    return drop(stats["config"]) == drop(json.loads(json.dumps(here))) and stats["data_sha256"] == data_sha256(configs[2].csv_path)
 
 
 def plan_text(

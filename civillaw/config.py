@@ -108,6 +108,8 @@ class TrainingConfig:
     optim: str = setting("auto", "optimizer, a name of transformers; "
                          "auto: AdamW, paged in 8 bits for 4-bit bases on a GPU")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
+    shared_prefix: bool = setting(True, "compute the prompt that examples share once a batch, where the base allows; "
+                                  "false: padded batches")
     evals_per_epoch: int = setting(1, "validations and checkpoints an epoch")
     early_stopping_patience: int = setting(0, "stop after so many validations without a better loss; 0: never")
     long_rows: str = setting("refuse", "rows over max_length: refuse (with their lines) or drop (said and counted)")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from .config import BUNDLED_CSV, InferenceConfig, ModelConfig, require, use_korean_font
-from .data import DataLoader
+from .config import BUNDLED_CSV, InferenceConfig, InputError, ModelConfig, require, use_korean_font
+from .data import DataLoader, data_sha256
 from .inference import Answer, InferenceManager, escape_markdown
-from .model import file_sha256, read_adapter_config, read_stats
+from .model import read_adapter_config, read_stats
 from .statute import DELETED, NOT_FOUND, OTHER_ACT, citation_table, cited_articles
 
 # %% ../nbs/07_evaluation.ipynb #b630ba87
@@ -110,10 +110,12 @@ def trained_on(
     stats = read_stats(model_path)
     if not stats: return BUNDLED_CSV
     used = stats["config"]["training"]["csv_path"]
-    found = next((p for p in (Path(used), BUNDLED_CSV) if p.is_file() and file_sha256(p) == stats["data_sha256"]), None)
-    require(found is not None, "csv_path", used,
-            f"the data of {model_path} is gone or changed since the training; pass --eval_file")
-    return found
+    changed = f"the data of {model_path} is gone or changed since the training; pass --eval_file"
+    for path in (Path(used), BUNDLED_CSV):
+        try: digest = data_sha256(path)
+        except InputError: continue
+        if digest == stats["data_sha256"]: return path
+    raise InputError(f"csv_path = {used!r}: {changed}")
 
 # %% ../nbs/07_evaluation.ipynb #366ac3c8
 @dataclass

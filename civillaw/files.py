@@ -335,6 +335,8 @@ def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             ends.add(lines.end)
             if k <= layout.header or not cells: continue
             notes = [("broken-quotes", "an odd number of quotes")] if odd else []
+            if inner := _swallowed(cells, layout.delimiter, len(names)):
+                notes.append(("row-in-a-cell", f"{inner[:40]!r}; is a quote opened above it by mistake?"))
             if first is None: notes += _layout_notes(layout)
             first = first or line
             if not mixed and len(ends - {""}) > 1:
@@ -348,6 +350,12 @@ def _layout_notes(layout: Layout) -> list[tuple[str, str]]:
     if layout.header < 0: notes.append(("no-header", "the columns are taken as question and answer"))
     if layout.header > 0: notes.append(("lines-above-header", f"{layout.header} passed over"))
     return notes
+
+
+def _swallowed(cells: list[str], delimiter: str, width: int) -> str:
+    "A line inside a cell that looks like a row of its own: it has all the delimiters, and none before a space."
+    inner = (line for c in cells if "\n" in c for line in c.split("\n")[1:])
+    return next((line for line in inner if len(re.findall(re.escape(delimiter) + r"(?=[^\s\d])", line)) >= width - 1 > 0), "")
 
 
 def _delimited_row(line: int, names: list[str], cells: list[str], notes: list, question: str) -> Row:

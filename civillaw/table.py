@@ -57,10 +57,19 @@ def _write(rows: Iterator[Row], columns: list[str], path: str) -> list[tuple[int
                 blank += [(row.line, *note) for note in row.notes]
                 continue
             record = _writable(row)
-            if not record.keys() <= types.keys(): raise _NewColumns([c for c in record if c not in types])
+            if not record.keys() <= types.keys(): raise _NewColumns
             writer.write({**empty, **record})
         writer.finalize()
     return blank
+
+
+def _all_columns(path: str | Path, columns: tuple[str, ...], known: list[str]) -> list[str]:
+    "The columns of all rows of a file whose rows differ in them, as JSON lines do; a thousand and one at most."
+    found = dict.fromkeys(known)
+    for row in iter_rows(path, columns):
+        found |= dict.fromkeys(c for c in _writable(row) if c not in ("line", "notes"))
+        if len(found) > 1000: break
+    return list(found)
 
 
 def load_table(
@@ -73,8 +82,8 @@ def load_table(
     while True:
         target = scratch_file()
         try: blank = _write(tqdm(iter_rows(path, columns), desc="reading", unit=" rows", delay=3), known, target)
-        except _NewColumns as e:
-            known += e.args[0]
+        except _NewColumns:
+            known = _all_columns(path, columns, known)
             require(len(known) <= 1000, str(path), len(known), "columns in all its rows; keep the ones that are needed")
             continue
         return datasets.Dataset.from_file(target), blank

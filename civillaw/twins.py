@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/01c_twins.ipynb #6e30a0f8
 _COMPARED = 20_000  # characters of a text that are compared; what agrees so far is a twin
+_AT_ONCE = 2_000_000  # characters of the texts that are hashed or compared together, which bounds the memory
 
 
 def _letters(text: str) -> str:
@@ -55,9 +56,22 @@ def _hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     return mixed[inside[:len(mixed)]], np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
 
 
-def _blocks(texts: Sequence[str], name: str) -> Iterator[Sequence[str]]:
-    "The texts, some thousands at a time; a bar is shown where it takes long."
-    for k in tqdm(range(0, len(texts), 10_000), desc=name, delay=3): yield texts[k:k + 10_000]
+def _portions(texts: Sequence[str], name: str) -> Iterator[Sequence[str]]:
+    "The texts, a thousand at a time or as many as hold `_AT_ONCE` characters; a bar is shown where it takes long."
+    for k in tqdm(range(0, len(texts), 1000), desc=name, unit=" k texts", delay=3):
+        block = texts[k:k + 1000]
+        yield from (block[i:j] for i, j in _spans([len(t[:_COMPARED]) for t in block]))
+
+
+def _spans(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    "Ranges (first, end) of items whose sizes sum up to at most `_AT_ONCE`, or of one item."
+    first, total = 0, 0
+    for k, size in enumerate(sizes):
+        if k > first and total + size > _AT_ONCE:
+            yield first, k
+            first, total = k, 0
+        total += size
+    if len(sizes): yield first, len(sizes)
 
 # %% ../nbs/01c_twins.ipynb #4df234e0
 class Frames:
@@ -69,7 +83,7 @@ class Frames:
     ):
         "Count shingles by text."
         self.n, self.limit, self.counts = n, max(5, share * len(texts)), np.zeros(2**20, dtype=np.uint32)
-        for block in _blocks(texts, "counting shingles") if share < 1 else ():
+        for block in _portions(texts, "counting shingles") if share < 1 else ():
             hashes, starts = _hashes(block, n)
             owner = np.repeat(np.arange(len(starts), dtype=np.uint64), np.diff([*starts, len(hashes)]))
             place = np.unique((owner << np.uint64(20)) | (hashes >> np.uint64(44)))  # each text counts once
@@ -189,13 +203,14 @@ class _Texts(list):
 
 def _hashed_links(texts: Sequence[str], threshold: float, frames: Frames) -> Links:
     "Links by MinHash: candidates of each band, compared exactly unless they are linked already."
-    signatures = np.concatenate([minhash(block, frames) for block in _blocks(texts, "signatures")])
+    signed = [(minhash(block, frames), [len(t[:_COMPARED]) for t in block]) for block in _portions(texts, "signatures")]
+    signatures, sizes = (np.concatenate(column) for column in zip(*signed))
     links, seen = Links(len(texts)), np.empty(0, dtype=np.int64)
     for pairs in _candidates(signatures, threshold):
         keys, first = np.unique(pairs[:, 0] * len(texts) + pairs[:, 1], return_index=True)
         pairs, seen = links.apart(pairs[first[~np.isin(keys, seen)]]), np.union1d(seen, keys)
-        for part in np.array_split(pairs, len(pairs) // 10_000 + 1):
-            ids, places = np.unique(part := links.apart(part), return_inverse=True)
+        for i, j in _spans(sizes[pairs].sum(1)):
+            ids, places = np.unique(part := links.apart(pairs[i:j]), return_inverse=True)
             sets = frames.sets(texts[ids.tolist()]) if len(ids) else []
             for (i, j), (a, b) in zip(part.tolist(), places.reshape(-1, 2).tolist()):
                 if sets[a] and (likeness := jaccard(sets[a], sets[b])) >= threshold: links.add(i, j, likeness)
