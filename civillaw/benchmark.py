@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['machine', 'gemm_peak_gflops', 'memory_bandwidth_gb_s', 'training_flops', 'benchmark_training', 'peak_mb',
-           'benchmark_inference', 'measure_stages', 'benchmark_data', 'data_table', 'benchmark_memory']
+           'benchmark_inference', 'PeakMemory', 'measure_stages', 'benchmark_data', 'data_table', 'benchmark_memory']
 
 # %% ../nbs/08_benchmark.ipynb #2ac88971
 import csv, json, random, subprocess, sys, tempfile, threading, time
@@ -103,12 +103,12 @@ def benchmark_training(
     batches = [made.collator(examples[i:i + batch_size]) for i in range(0, len(examples), batch_size)]
     losses = [_timed_pass(manager, b, made.autocast) for b in batches][1:]
     seconds, measured = sum(s for _, s in losses), examples[batch_size:]
-    computed = sum(int(b.get("attention_mask", torch.ones_like(b["input_ids"])).sum()) for b in batches[1:])
+    computed = sum(b["input_ids"].numel() for b in batches[1:])
     tokens, answers = sum(len(e["input_ids"]) for e in measured), sum(l != -100 for e in measured for l in e["labels"])
     shape = config_shape(model.config)
     flops = computed * training_flops(shape, manager.lora_config.r, answers / computed, tokens / len(measured) / 2)
     peak = gemm_peak_gflops(manager.dtype, manager.device)
-    return dict(model=manager.config.model_name, rows=made.padded_because and "padded" or "shared prefix",
+    return dict(model=manager.config.model_name, rows="padded" if made.padded_because else "shared prefix",
                 examples_per_s=round(len(measured) / seconds, 3), answer_tokens_per_s=round(answers / seconds, 1),
                 tokens_per_s=round(tokens / seconds, 1), computed_tokens=computed, peak_rss_mb=peak_mb(),
                 losses=[round(l, 4) for l, _ in losses], gemm_peak_gflops=peak,
@@ -123,7 +123,7 @@ def _timed_pass(manager: ModelManager, batch: dict, autocast: bool) -> tuple[flo
     start = time.perf_counter()
     with torch.autocast(manager.device, manager.dtype, enabled=autocast):
         total, count = batch_loss(manager.model, batch)
-        (total / count).backward()
+    (total / count).backward()
     if manager.device == "cuda": torch.cuda.synchronize()
     return (total / count).item(), time.perf_counter() - start
 
@@ -169,7 +169,7 @@ def _write_rows(csv_path: str | Path, rows: int, target: Path) -> None:
             writer.writerow(row)
 
 
-class _PeakMemory(threading.Thread):
+class PeakMemory(threading.Thread):
     "Samples the memory of this process, in MB, until it is stopped: all that is resident, and what is private of it."
     def __init__(self):
         super().__init__(daemon=True)
@@ -189,7 +189,7 @@ def measure_stages(
 ) -> dict:  # rows, seconds by stage, rows/s in all, peaks in MB
     "Take a file through all stages, in this process."
     tokenizer = ModelManager(ModelConfig(model_name=model_name), cache_dir=cache_dir).load_tokenizer()
-    memory, seconds = _PeakMemory(), {}
+    memory, seconds = PeakMemory(), {}
     memory.start()
     time.sleep(0.2)
     before = memory.private_mb

@@ -31,6 +31,7 @@ from .inference import InferenceManager, answers_markdown, check_output_file, re
 from .model import (ModelManager, check_system, export_model, free_memory, plan_memory,
                             read_adapter_config, read_stats)
 from .table import load_table
+from .peers import PeerRun, benchmark_peers, peers_table
 from .training import TrainingManager, check_output_dir, plot_losses
 
 # %% ../nbs/09_cli.ipynb #06ae3dc5
@@ -96,6 +97,9 @@ class BenchmarkInput:
     model_name: str = setting(EMBEDDED_MODEL, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
     rows: list[int] = setting([], "for data: numbers of rows, such as 1000 100000; empty: the file as it is")
+    peer: str = setting("", "for training: trl, to run its trainer side by side (pip install trl==1.16.0)")
+    steps: int = setting(20, "with a peer: optimizer steps of a run, of which the first is not timed")
+    rounds: int = setting(3, "with a peer: alternating runs, whose median counts")
 
 
 @dataclass
@@ -244,14 +248,18 @@ def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: Syst
 def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     "Speed and memory on this machine, with its limits."
     bases = dict(model_config=ModelConfig(model_name=data.model_name))
-    kinds = dict(training=lambda: benchmark_training(csv_path=data.csv_path, **bases),
+    require(data.peer in ("", "trl"), "peer", data.peer, "must be trl")
+    require(not data.peer or data.kind == "training", "peer", data.peer, "goes with civillaw benchmark training")
+    beside = lambda: benchmark_peers(PeerRun(data.model_name, data.csv_path, data.steps), data.rounds)
+    kinds = dict(training=beside if data.peer else lambda: benchmark_training(csv_path=data.csv_path, **bases),
                  data=lambda: benchmark_data(data.csv_path, data.rows, data.model_name),
                  inference=lambda: benchmark_inference(data.model_path or None, **({} if data.model_path else bases)),
                  memory=lambda: benchmark_memory(data.model_name))
     require(data.kind in kinds, "benchmark", data.kind,
             f"must be one of {', '.join(kinds)}: civillaw benchmark training")
     figures = kinds[data.kind]()
-    if data.kind == "data": print(data_table(figures).to_string(index=False))
+    tables = dict(data=data_table, training=peers_table if data.peer else None)
+    if tables.get(data.kind): print(tables[data.kind](figures).to_string(index=False))
     else: print("| what | measured |\n|---|---|\n"
                 + "\n".join(f"| {k} | {v} |" for k, v in figures.items() if k != "machine"))
     print("\non " + ", ".join(f"{k} {v}" for k, v in figures["machine"].items()))

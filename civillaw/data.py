@@ -104,10 +104,10 @@ def find_leaks(
 def check_split(
     parts: dict[str, datasets.Dataset],  # of `split_rows`
 ) -> list[Finding]:  # errors, by the line of the held-out row
-    "Why these parts cannot be trained on: one of them is empty, or a held-out row says what is trained."
+    "Why these parts cannot be trained on: one is empty, or held-out rows say what is trained (one a cluster at least)."
     found = [Finding(1, "error", "too-few-rows", f"none is left for {part}; add rules")
              for part in ("train", "validation") if not len(parts[part])]
-    if found or not has_rules(parts["train"]): return found  # without rules, paraphrases are what it is split by
+    if found or not all(map(has_rules, parts.values())): return found  # it was split by likeness then
     leaks = {b["line"]: (a["line"], likeness) for a, b, likeness in find_leaks(parts)}
     return [Finding(line, "error", "leak", f"its question or answer is {likeness:.0%} that of line {taught}, "
                     "in training; give both rows the same rule") for line, (taught, likeness) in leaks.items()]

@@ -105,13 +105,13 @@ def held_out_rows(
 
 def trained_on(
     model_path: str | Path,  # folder of a tuned model
-) -> Path:  # the data set, unchanged since the training
+) -> str | Path:  # the data set, unchanged since the training
     "The data set of a training; raises `InputError` where it is gone or changed: trained rows could be asked."
     stats = read_stats(model_path)
     if not stats: return BUNDLED_CSV
     used = stats["config"]["training"]["csv_path"]
     changed = f"the data of {model_path} is gone or changed since the training; pass --eval_file"
-    for path in (Path(used), BUNDLED_CSV):
+    for path in (used, BUNDLED_CSV):
         try: digest = data_sha256(path)
         except InputError: continue
         if digest == stats["data_sha256"]: return path

@@ -43,13 +43,13 @@ def is_plain(
 ) -> bool:  # whether `fuse_adapters` takes it
     "Whether a layer is a full-precision linear one with a single ordinary LoRA adapter."
     return (type(layer) is Linear and type(layer.base_layer) is torch.nn.Linear and len(layer.lora_A) == 1
-            and not layer.lora_variant and not layer.base_layer.weight.requires_grad and not layer.fan_in_fan_out
-            and not any(layer.lora_bias.values()))
+            and not layer.lora_variant and not any(p.requires_grad for p in layer.base_layer.parameters())
+            and not layer.fan_in_fan_out and not any(layer.lora_bias.values()))
 
 
 def _fused_forward(self: Linear, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     "Takes the place of a layer's own forward method."
-    name, = self.lora_A
+    name = next(iter(self.lora_A))
     if self.disable_adapters or self.merged or self.active_adapters != [name] or args or kwargs:
         return type(self).forward(self, x, *args, **kwargs)
     drop = self.lora_dropout[name]

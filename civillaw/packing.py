@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .config import require
+
 # %% ../nbs/03a_packing.ipynb #ceb148f1
 def shared_prefix_length(
     examples: list[dict],  # each with `input_ids` and `labels`
@@ -76,7 +78,7 @@ class SegmentPlan:
         device: torch.device | str = "cpu",  # where the indices are needed
     ):
         "Lay out prefixes as segments of their own, then the segments of each prefix."
-        self.heads, self.kv_heads, self.tokens = heads, kv_heads, tokens
+        self.heads, self.kv_heads = heads, kv_heads
         self.blocks, self.prefixes = [], []
         self._queries, self._keys, self._slots, self._key_slots = [], [], 0, 0
         spans = [tuple(s) for s in segments.tolist()]
@@ -194,9 +196,9 @@ class Segments:
 
     def plan(self, heads: int, kv_heads: int, device: torch.device) -> SegmentPlan:
         "The plan for these heads, made at the first layer that asks."
-        if (heads, kv_heads) not in self._plans:
-            self._plans[heads, kv_heads] = SegmentPlan(self.segments, self.tokens, heads, kv_heads, device)
-        return self._plans[heads, kv_heads]
+        key = heads, kv_heads, device
+        if key not in self._plans: self._plans[key] = SegmentPlan(self.segments, self.tokens, *key)
+        return self._plans[key]
 
 
 def packed_attention(
@@ -215,7 +217,8 @@ def packed_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     plan = segments.plan(query.shape[1], key.shape[1], query.device)
     flat = (x[0].transpose(0, 1).reshape(-1, x.shape[-1]) for x in (query, key, value))
-    out = _SegmentAttention.apply(*flat, plan, query.shape[-1]**-0.5 if scaling is None else scaling)
+    with torch.autocast(query.device.type, enabled=False):  # it would turn the weights of a block to float32
+        out = _SegmentAttention.apply(*flat, plan, query.shape[-1]**-0.5 if scaling is None else scaling)
     return out.view(1, query.shape[2], query.shape[1], -1), None
 
 
@@ -244,7 +247,7 @@ class _AnswerLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad): return ctx.grad * grad.to(ctx.grad.dtype), None, None
+    def backward(ctx, grad): return (ctx.grad.to(grad.dtype) * grad).to(ctx.grad.dtype), None, None
 
 
 def answer_cross_entropy(
@@ -257,17 +260,25 @@ def answer_cross_entropy(
         return _AnswerLoss.apply(hidden.to(head.weight.dtype), head.weight, targets)
 
 # %% ../nbs/03a_packing.ipynb #17c60e58
+def _base(model: torch.nn.Module) -> torch.nn.Module:
+    "The causal language model inside wrappers for several processes and for adapters."
+    model = model.module if hasattr(model, "module") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def covers(
     model: torch.nn.Module,  # a causal language model, with or without adapters
 ) -> str:  # empty, or why not
     "Why rows with a shared prefix cannot be used for a model; empty where they can."
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _base(model)
     config = base.config
     if config.model_type not in ("llama", "qwen2", "qwen3"): return f"attention of {config.model_type!r} is not covered"
     if getattr(config, "use_sliding_window", False): return "it uses a sliding window"
     if getattr(config, "attention_dropout", 0): return "its attention has dropout"
-    if type(base.get_output_embeddings()) is not torch.nn.Linear: return "its output layer is quantised or adapted"
-    if base.get_output_embeddings().bias is not None: return "its output layer has a bias"
+    head = base.get_output_embeddings()
+    if type(head) is not torch.nn.Linear: return "its output layer is quantised or adapted"
+    if head.bias is not None: return "its output layer has a bias"
+    if head.weight.requires_grad: return "its output layer is trained"
     return ""
 
 
@@ -281,8 +292,9 @@ def packed_loss(
     batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device
 ) -> tuple[torch.Tensor, torch.Tensor]:  # summed loss in nats (scalar), number of answer tokens
     "Summed cross-entropy of the answer tokens of a row with a shared prefix."
-    inner = model.module if hasattr(model, "module") else model
-    base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    base = _base(model)
+    require(base.config._attn_implementation == "packed", "attention", base.config._attn_implementation,
+            "would let the examples of a row see each other; set_attn_implementation('packed') first")
     head, targets = base.get_output_embeddings(), batch["shift_labels"][0]
     predicts = (targets != -100).nonzero().squeeze(1)
     no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=targets.device)

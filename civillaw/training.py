@@ -15,6 +15,7 @@ from pathlib import Path
 from .config import (InputError, LoRAConfig, ModelConfig, SystemConfig, TrainingConfig, logger, require,
                              start_log, stop_log, turn_end_id, use_korean_font)
 
+import datasets
 import psutil
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,8 @@ class CustomTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         data, args = train_dataset if train_dataset is not None else self.train_dataset, self.args
-        return LengthSorted([len(e["input_ids"]) for e in data],
+        ids = data["input_ids"] if isinstance(data, datasets.Dataset) else (e["input_ids"] for e in data)
+        return LengthSorted(list(map(len, ids)),
                             args.train_batch_size * args.gradient_accumulation_steps * args.world_size, args.seed)
 
     def compute_loss(self,
@@ -289,6 +291,7 @@ class TrainingManager:
         self.loader.tokenizer = self.manager.load_tokenizer()
         self.dataset = self.loader.prepare()
         self.learned = preflight(self.dataset["train"], self.manager.tokenizer)
+        self.data_digest = data_sha256(self.config.csv_path)  # of what was read, not of what is there when it ends
         no_half = self.manager.device == "cpu" and self.manager.dtype == torch.float16
         require(not no_half, "torch_dtype", "float16", "needs a GPU; use bfloat16 or float32 on a CPU")
         try: training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]))
@@ -314,7 +317,8 @@ class TrainingManager:
     def estimate_seconds(self) -> float:
         "How long the training will take: one forward and backward pass of a mean batch, times their number."
         data, args = self.dataset["train"], self.trainer.args
-        by_length = sorted(range(len(data)), key=lambda i: len(data[i]["input_ids"]))
+        lengths = [len(ids) for ids in data["input_ids"]]
+        by_length = sorted(range(len(data)), key=lengths.__getitem__)
         middle = [data[i] for i in by_length[len(data) // 2:][:args.per_device_train_batch_size]]
         batch = self.trainer._prepare_inputs(self.trainer.data_collator(middle))
         model, wait = (self.trainer.model.train(),
@@ -324,8 +328,9 @@ class TrainingManager:
         for _ in range(2):  # the first pass pays for set-up
             wait()
             start = time.time()
-            with torch.random.fork_rng(), self.trainer.accelerator.autocast():
-                self.trainer.compute_loss(model, batch).backward()
+            with torch.random.fork_rng():
+                with self.trainer.accelerator.autocast(): loss = self.trainer.compute_loss(model, batch)
+                loss.backward()
             wait()
             model.zero_grad()
         epochs = (args.num_train_epochs if args.max_steps < 0 else
@@ -382,7 +387,7 @@ class TrainingManager:
                     device=self.manager.device, padded_because=self.rows.padded_because, first_eval_loss=evals[0]["loss"], best_eval_loss=best["loss"],
                     best_step=best["step"], loss_history=losses, eval_history=evals,
                     examples={k: len(v) for k, v in self.dataset.items()}, dropped_lines=self.loader.dropped,
-                    data_sha256=data_sha256(self.config.csv_path), law_date=STATUTE_DATE, config=self._config(),
+                    data_sha256=self.data_digest, law_date=STATUTE_DATE, config=self._config(),
                     versions={"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}})
 
     def _config(self) -> dict:
