@@ -175,7 +175,6 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
     at_hand = (SystemConfig().cache_path / EMBEDDED_MODEL / "tokenizer.json").is_file()
     base = data.model_name or (EMBEDDED_MODEL if at_hand else "")  # nothing is fetched to check a file
     tokenizer = ModelManager(ModelConfig(model_name=base, max_length=data.max_length)).load_tokenizer() if base else None
-    if not base: print("lengths in tokens are not checked: the default base was not fetched yet; pass --base_model", file=sys.stderr)
     if data.fix_to: report = mend_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
     table, blank = load_table(data.fix_to or data.csv_path)
     if not data.fix_to: report = check_table(table, blank, data.csv_path, tokenizer, data.max_length)
@@ -186,6 +185,8 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
     if not left.ok:
         first = next(f for f in left.findings if f.level == "error")
         raise InputError(f"{left.path} line {first.line}: {first.code} {first.detail}; training would refuse the file")
+    if not base: print("lengths in tokens are not checked: the default base was not fetched yet; pass --base_model",
+                       file=sys.stderr)
     return None
 
 

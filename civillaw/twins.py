@@ -223,8 +223,9 @@ def similar_pairs(
     n: int = 4,  # characters a shingle
     share: float = 1.0,  # leave out shingles that stand in more than this share of the texts (see `Frames`)
 ) -> list[tuple[int, int, float]]:  # links: indices i < j and their likeness, in order of j
-    "Links between all texts with a likeness of `threshold` or more: exactly up to 2,000 texts, above that by MinHash."
+    "Links between all texts with a likeness of `threshold` or more: exactly up to 2,000 short texts, else by MinHash."
     frames = Frames(texts, n, share)
-    if len(texts) <= _EXACT: links = _exact_links(texts[:], threshold, frames)
+    small = len(texts) <= _EXACT and sum(len(t[:_COMPARED]) for t in texts) <= _AT_ONCE
+    if small: links = _exact_links(texts[:], threshold, frames)
     else: links = _hashed_links(_Texts(texts) if isinstance(texts, list) else texts, threshold, frames)
     return sorted(links.pairs, key=lambda p: (p[1], p[0]))
