@@ -79,6 +79,7 @@ class SegmentPlan:
     ):
         "Lay out prefixes as segments of their own, then the segments of each prefix."
         self.heads, self.kv_heads = heads, kv_heads
+        self.later = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=device).triu_(1)  # keys a query must not see
         self.blocks, self.prefixes = [], []
         self._queries, self._keys, self._slots, self._key_slots = [], [], 0, 0
         spans = [tuple(s) for s in segments.tolist()]
@@ -141,9 +142,8 @@ def _block_weights(plan: SegmentPlan, block: _Block, queries: torch.Tensor, keys
     "Attention weights of one block, shape (segments · kv_heads, group · width, keys)."
     q, k = plan.query_view(queries, block), plan.key_view(keys, block)
     scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scaling)
-    later = torch.ones(block.width, block.width, dtype=torch.bool, device=q.device).triu_(1)
     own = scores.view(len(q), -1, block.width, block.keys)[..., -block.width:]
-    own.masked_fill_(later, float("-inf"))
+    own.masked_fill_(plan.later[:block.width, :block.width], float("-inf"))
     return torch.softmax(scores, -1)
 
 
