@@ -18,9 +18,10 @@ from pathlib import Path
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, data_table,
-                                machine)
+from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, data_table)
+from .card import plot_losses
 from .chat import ChatBot, terminal_chat
+from .checkpoints import check_output_dir
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig,
                              ModelConfig, SystemConfig, TrainingConfig, answer_settings, get_notice, load_recipe,
                              make_configs, require, setting, start_log, stop_log)
@@ -28,11 +29,12 @@ from .checks import check_csv, check_table, mend_csv
 from .data import check_split, data_sha256, split_rows
 from .evaluation import evaluate, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
-from .model import (ModelManager, check_system, export_model, free_memory, plan_memory,
-                            read_adapter_config, read_stats)
+from .model import ModelManager, export_model, free_memory, read_adapter_config, read_stats
+from .plan import plan_memory
+from .system import check_system, machine
 from .table import load_table
 from .peers import PeerRun, benchmark_peers, peers_table
-from .training import TrainingManager, check_output_dir, plot_losses
+from .training import TrainingManager
 
 # %% ../nbs/09_cli.ipynb #06ae3dc5
 @dataclass
@@ -44,8 +46,8 @@ class Output:
 @dataclass
 class Recipe:
     "Settings from a file."
-    recipe: str = setting("", "a bundled recipe (small_cpu, llama32_1b_8gb, llama32_3b_8gb) or a YAML file; "
-                          "flags win over it")
+    recipe: str = setting("", "a bundled recipe (small_cpu, llama32_1b_8gb, kanana15_2b_8gb, llama32_3b_8gb, llama31_8b_8gb, "
+                          "two_gpus) or a YAML file; flags win over it")
 
 
 @dataclass
@@ -428,6 +430,9 @@ def _run(name: str, flags: list[str]) -> int:
     except InputError as e:
         print(f"civillaw {name}: {e}", file=sys.stderr)
         return 2
+    except OSError as e:  # a full disk, a file that went away
+        print(f"civillaw {name}: {e}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"civillaw {name}: interrupted", file=sys.stderr)
         return 130

@@ -78,17 +78,25 @@ LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 @dataclass
 class LoRAConfig:
-    "Low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685), made by peft."
+    "Low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685) and their variants, made by peft."
     r: int = setting(16, "rank of the adapters")
     lora_alpha: int = setting(32, "scale: the update is multiplied by lora_alpha / r")
     lora_dropout: float = setting(0.1, "dropout on the input of the adapters, 0 to below 1")
     target_modules: list[str] = setting(LINEAR_LAYERS, "names of the linear layers that get an adapter")
+    use_rslora: bool = setting(False, "scale by lora_alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv 2312.03732)")
+    use_dora: bool = setting(False, "learn length and direction of the weights apart (Liu et al. 2024, arXiv 2402.09353)")
+    init_lora_weights: str = setting("default", "first values: default (A random, B zero), gaussian, or pissa (the largest "
+                                     "singular vectors of each weight, Meng et al. 2024, arXiv 2404.02948)")
 
     def __post_init__(self):
         require(self.r >= 1, "r", self.r, "must be 1 or more")
         require(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "must be above 0")
         require(0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "must be 0 or more and below 1")
         require(bool(self.target_modules), "target_modules", self.target_modules, "name at least one linear layer")
+        require(self.init_lora_weights in ("default", "gaussian", "pissa"), "init_lora_weights", self.init_lora_weights,
+                "must be default, gaussian or pissa")
+        require(not (self.use_dora and self.init_lora_weights == "pissa"), "use_dora", True,
+                "goes with init_lora_weights default or gaussian, not with pissa")
 
 # %% ../nbs/00_config.ipynb #b5b5e2e2
 @dataclass
@@ -107,6 +115,8 @@ class TrainingConfig:
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     optim: str = setting("auto", "optimizer, a name of transformers; "
                          "auto: AdamW, paged in 8 bits for 4-bit bases on a GPU")
+    loraplus_lr_ratio: float = setting(0.0, "learning rate of B over that of A, such as 16 (LoRA+, Hayou et al. 2024, arXiv "
+                                       "2402.12354); 0: one rate for both")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     shared_prefix: bool = setting(True, "compute the prompt that examples share once a batch, where the base allows; "
                                   "false: padded batches")
@@ -126,6 +136,8 @@ class TrainingConfig:
                 "must be 1 or more, or -1 for all epochs")
         for name in ("weight_decay", "max_grad_norm"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
+        require(self.loraplus_lr_ratio == 0 or self.loraplus_lr_ratio >= 1, "loraplus_lr_ratio", self.loraplus_lr_ratio,
+                "must be 1 or more, or 0 for one rate")
         require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
         require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
         require(self.early_stopping_patience >= 0, "early_stopping_patience", self.early_stopping_patience,
@@ -329,22 +341,24 @@ def start_log(
     kind: str,  # `training` or `inference`
     log_dir: str | Path,  # folder of the log files; made with the first line, if missing
 ) -> Path:  # where the log file will be
-    "Write what `logger` says to `KIND_YYYYMMDD_HHMMSS.log` from now on; an earlier file is closed."
+    "Write what `logger` says to `KIND_YYYYMMDD_HHMMSS.log` from now on, warnings to stderr too; an earlier file is closed."
     path = Path(log_dir) / f"{kind}_{time.strftime('%Y%m%d_%H%M%S')}.log"
     there = next(p for p in path.absolute().parents if p.exists())
     require(there.is_dir() and os.access(there, os.W_OK), "log_dir", str(log_dir),
             "cannot be written; choose another folder")
-    handler = LogFile(path, encoding="utf-8", delay=True)
+    handler, shown = LogFile(path, encoding="utf-8", delay=True), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    shown.setLevel(logging.WARNING)
     stop_log()
     logger.addHandler(handler)
+    logger.addHandler(shown)
     logger.setLevel(logging.INFO)
     return path
 
 
 def stop_log() -> None:
     "Close the log file, if one is open."
-    for h in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+    for h in [h for h in logger.handlers if isinstance(h, logging.StreamHandler)]:
         logger.removeHandler(h)
         h.close()
 

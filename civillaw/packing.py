@@ -53,6 +53,14 @@ class PackedCollator:
         tensors = dict(input_ids=ids, position_ids=positions, labels=labels, shift_labels=targets)
         return {k: torch.tensor([v]) for k, v in tensors.items()} | dict(segments=torch.tensor(segments))
 
+    def examples(self,
+        batch: dict[str, torch.Tensor],  # made by this collator
+    ) -> list[dict]:  # each with `input_ids` and `labels`
+        "The examples of a batch."
+        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        return [dict(input_ids=ids[first:first + shared] + ids[own:own + n], labels=[-100] * shared + labels[own:own + n])
+                for first, shared, own, n in batch["segments"].tolist()]
+
 # %% ../nbs/03a_packing.ipynb #9f776ea6
 BLOCK = 128  # queries that are multiplied with their keys at once
 

@@ -17,11 +17,13 @@ from peft import LoraConfig
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .benchmark import PeakMemory, gemm_peak_gflops, machine, training_flops
+from .benchmark import PeakMemory, gemm_peak_gflops, training_flops
 from .config import BUNDLED_CSV, EMBEDDED_MODEL, InputError, LoRAConfig, ModelConfig, require, use_korean_font
 from .data import DataLoader
-from .model import ModelManager, config_shape
+from .model import ModelManager
 from .packing import PackedCollator
+from .plan import config_shape
+from .system import machine
 from .tokens import encode_examples
 from .training import CustomTrainer, LengthSorted, prepare_rows
 

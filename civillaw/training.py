@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['AnswerCollator', 'answer_loss', 'batch_loss', 'Rows', 'prepare_rows', 'LengthSorted', 'CustomTrainer', 'preflight',
-           'last_checkpoint', 'check_output_dir', 'lock_output_dir', 'LogToFile', 'ProgressBar', 'peak_memory_mb',
-           'training_arguments', 'TrainingManager', 'plot_losses']
+           'nearly_full', 'LogToFile', 'ProgressBar', 'peak_memory_mb', 'training_arguments', 'TrainingManager']
 
 # %% ../nbs/04_training.ipynb #36b6bd4e
 import json, math, os, platform, shutil, sys, time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,15 +19,20 @@ import datasets
 import psutil
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
+from peft.optimizers import create_loraplus_optimizer
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
 
+from .card import code_sha256, template_sha256, write_card
+from .checkpoints import CheckpointError, WholeCheckpoints, check_output_dir, last_checkpoint, lock_output_dir
 from .data import DataLoader, data_sha256
+from .ladder import OutOfMemoryLadder
 from .lora import fuse_adapters
-from .model import PACKAGES, ModelManager, _version, check_gpu_memory
+from .model import ModelManager, check_gpu_memory
 from .packing import PackedCollator, covers, packed_loss
+from .plan import config_shape, memory_parts
 from .statute import STATUTE_DATE
+from .system import PACKAGES, machine, package_version
 
 # %% ../nbs/04_training.ipynb #0349244d
 class AnswerCollator:
@@ -45,6 +50,13 @@ class AnswerCollator:
         return dict(input_ids=torch.tensor([fill(e["input_ids"], self.pad_token_id) for e in examples]),
                     attention_mask=torch.tensor([fill([1] * len(e["input_ids"]), 0) for e in examples]),
                     labels=torch.tensor([fill(e["labels"], -100) for e in examples]))
+
+    def examples(self,
+        batch: dict[str, torch.Tensor],  # made by this collator
+    ) -> list[dict]:  # each with `input_ids` and `labels`
+        "The examples of a batch."
+        return [dict(input_ids=ids[:n], labels=labels[:n]) for ids, labels, n in
+                zip(batch["input_ids"].tolist(), batch["labels"].tolist(), batch["attention_mask"].sum(1).tolist())]
 
 # %% ../nbs/04_training.ipynb #ef20c8ef
 def answer_loss(
@@ -94,27 +106,41 @@ class LengthSorted(torch.utils.data.Sampler):
         lengths: list[int],  # tokens of each example
         effective_batch: int,  # examples an optimizer step
         seed: int,  # of the order
-    ): self.lengths, self.effective_batch, self.seed, self.epoch = lengths, effective_batch, seed, 0
+        multiple: int = 1,  # examples that all processes take at once; a remainder waits for another epoch
+    ):
+        self.lengths, self.effective_batch, self.seed, self.epoch = lengths, effective_batch, seed, 0
+        self.size = len(lengths) // multiple * multiple or len(lengths)
 
     def set_epoch(self, epoch: int) -> None: self.epoch = epoch
 
-    def __len__(self) -> int: return len(self.lengths)
+    def __len__(self) -> int: return self.size
 
     def __iter__(self):
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
+        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        order = order[:self.size].tolist()
         for i in range(0, len(order), self.effective_batch):
             yield from sorted(order[i:i + self.effective_batch], key=self.lengths.__getitem__)
 
 # %% ../nbs/04_training.ipynb #93779641
-class CustomTrainer(Trainer):
+class CustomTrainer(WholeCheckpoints, OutOfMemoryLadder):
     "A `transformers.Trainer` whose loss and validation are sums over answer tokens, divided once."
     loss_is_scaled_for_ga = True
+    loraplus_lr_ratio = 0.0  # learning rate of B over that of A; 0: one rate
+
+    def create_optimizer(self, *args, **kwargs):
+        "The optimizer of the arguments, for LoRA+ with a rate of its own for each B."
+        if self.loraplus_lr_ratio and self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = create_loraplus_optimizer(
+                self.model, kind, loraplus_lr_ratio=self.loraplus_lr_ratio, loraplus_weight_decay=self.args.weight_decay, **settings)
+        return super().create_optimizer(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         data, args = train_dataset if train_dataset is not None else self.train_dataset, self.args
         ids = data["input_ids"] if isinstance(data, datasets.Dataset) else (e["input_ids"] for e in data)
-        return LengthSorted(list(map(len, ids)),
-                            args.train_batch_size * args.gradient_accumulation_steps * args.world_size, args.seed)
+        at_once = args.train_batch_size * args.world_size
+        return LengthSorted(list(map(len, ids)), at_once * args.gradient_accumulation_steps, args.seed,
+                            at_once if args.world_size > 1 else 1)
 
     def compute_loss(self,
         model: torch.nn.Module,  # the model, perhaps wrapped for several processes
@@ -136,15 +162,31 @@ class CustomTrainer(Trainer):
         "The mean loss of an answer token in the held-out part, in nats."
         start, sums = time.time(), torch.zeros(2, dtype=torch.float64, device=self.args.device)
         model = self._wrap_model(self.model, training=False).eval()
-        for batch in self.get_eval_dataloader(eval_dataset):
-            with torch.no_grad(), self.accelerator.autocast():
-                sums += torch.stack([x.double() for x in batch_loss(model, self._prepare_inputs(batch))])
+        for batch, counts in self._held_out(eval_dataset or self.eval_dataset):
+            found = self.attempt(lambda: self._sums(model, batch))
+            while found is None:
+                self.descend(batch)
+                found = self.attempt(lambda: self._sums(model, batch))
+            sums += found * counts
         total, count = self.accelerator.reduce(sums, "sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": total / count,
                    f"{metric_key_prefix}_seconds": round(time.time() - start, 2)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _held_out(self, data):
+        "Batches of this process with 1 or 0: all processes take as many, and what one takes for company counts 0."
+        size, processes, data = self.args.per_device_eval_batch_size, self.args.world_size, list(data)
+        places = range(0, len(data), size)
+        for k in range(self.args.process_index, math.ceil(len(places) / processes) * processes, processes):
+            start = places[k] if k < len(places) else 0
+            yield self.data_collator(data[start:start + size]), int(k < len(places))
+
+    def _sums(self, model, batch: dict) -> torch.Tensor:
+        "Summed loss and number of answer tokens of one held-out batch."
+        with torch.no_grad(), self.accelerator.autocast():
+            return sum(torch.stack([x.double() for x in batch_loss(model, self._prepare_inputs(part))]) for part in self.parts(batch))
 
 # %% ../nbs/04_training.ipynb #17a21d13
 def preflight(
@@ -166,55 +208,25 @@ def preflight(
         if i < 3: texts.append(tokenizer.decode(learned))
     return texts
 
-# %% ../nbs/04_training.ipynb #c95b5ae6
-def last_checkpoint(
-    output_dir: Path,  # folder for the tuned model
-) -> str | None:  # folder of the last whole checkpoint
-    "The checkpoint to go on from; one without `trainer_state.json`, written last, was cut off and is passed over."
-    whole = [p for p in (output_dir / "checkpoints").glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
-
-
-def check_output_dir(
-    output_dir: str | Path,  # folder for the tuned model
-    resume: bool = False,  # go on from a checkpoint in it
-) -> Path:  # the folder, which may not exist yet
-    "Raise `InputError` where the folder is in use, cannot be written, or has nothing to resume from; writes nothing."
-    out = Path(output_dir)
-    require(not out.exists() or out.is_dir(), "output_dir", str(out), "is a file; name a folder")
-    require(not (out / "adapter_config.json").exists(), "output_dir", str(out),
-            "is in use: it holds a tuned model; choose another or delete it")
-    has_checkpoint = last_checkpoint(out) is not None
-    require(has_checkpoint or not resume, "resume", True, f"{out} holds no checkpoint; train without --resume")
-    require(resume or not has_checkpoint, "output_dir", str(out),
-            "is in use: it holds an unfinished training; pass --resume or delete it")
-    require(has_checkpoint or not out.exists() or not [p for p in out.iterdir() if p.name != ".lock"],
-            "output_dir", str(out), "is in use: it is not empty; choose a new folder")
-    parent = next(p for p in (out, *out.absolute().parents) if p.exists())
-    require(os.access(parent, os.W_OK) and parent.is_dir(), "output_dir", str(out),
-            f"cannot be written: {parent} allows no new files")
-    return out
-
-
-def lock_output_dir(
-    out: Path,  # folder for the tuned model; made if missing
-) -> FileLock:  # held; release it when done
-    "Claim the folder for this process; raises `InputError` where another one trains into it."
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"output_dir = {str(out)!r}: cannot be written ({e.strerror}); choose another folder")
-    lock = FileLock(out / ".lock")
-    try: lock.acquire(timeout=0)
-    except Timeout: raise InputError(f"output_dir = {str(out)!r}: is in use by another training; choose another folder")
-    except OSError as e:
-        raise InputError(f"output_dir = {str(out)!r}: cannot be written ({e.strerror}); choose another folder")
-    return lock
-
 # %% ../nbs/04_training.ipynb #40af213f
+def nearly_full(
+    gpu: dict,  # of `check_gpu_memory`
+    system: str = sys.platform,  # as Python names it
+) -> str:  # empty while there is room
+    "On Windows a full card does not fail but swaps into main memory and crawls; what to say before that."
+    if system != "win32" or not gpu["available"] or gpu["peak_gb"] < 0.9 * gpu["total_gb"]: return ""
+    return (f"{gpu['peak_gb']} of {gpu['total_gb']} GB of the card were in use: Windows moves what does not fit into main "
+            "memory, many times slower; halve batch_size or pass --gradient_checkpointing true")
+
+
 class LogToFile(TrainerCallback):
     "Writes what the trainer logs to the log file, with GPU memory where there is a GPU."
+    warned = False
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         gpu = check_gpu_memory()
+        if nearly_full(gpu) and not self.warned: logger.warning(nearly_full(gpu))
+        self.warned = self.warned or bool(nearly_full(gpu))
         memory = f" gpu {gpu['allocated_gb']} GB, peak {gpu['peak_gb']} GB" if gpu["available"] else ""
         logger.info(f"step {state.global_step}/{state.max_steps} "
                     + " ".join(f"{k}={v:.5g}" for k, v in logs.items() if isinstance(v, float)) + memory)
@@ -266,7 +278,8 @@ def training_arguments(
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
         disable_tqdm=False, report_to=training.report_to, seed=training.seed, data_seed=training.seed,
         remove_unused_columns=False, dataloader_num_workers=system.dataloader_num_workers,
-        dataloader_pin_memory=system.pin_memory and manager.device == "cuda", ddp_find_unused_parameters=False)
+        dataloader_pin_memory=system.pin_memory and manager.device == "cuda", ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if processes > 1 and manager.device == "cpu" else None)
     # several GPUs take several processes: DataParallel would split the columns of the logits
     args._n_gpu = min(args.n_gpu, 1)
     return args
@@ -296,7 +309,7 @@ class TrainingManager:
         require(not no_half, "torch_dtype", "float16", "needs a GPU; use bfloat16 or float32 on a CPU")
         try: training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]))
         except ValueError as e: raise InputError(f"training settings: {str(e).splitlines()[0]}") from e
-        self.trainer, self.rows, self.stats = None, None, {}
+        self.trainer, self.rows, self.plan, self.stats = None, None, None, {}
 
     def prepare(self, callbacks: list[TrainerCallback] = ()) -> CustomTrainer:
         "Load the base, add adapters, and build the trainer."
@@ -310,9 +323,20 @@ class TrainingManager:
                                      eval_dataset=self.dataset["validation"],
                                      data_collator=self.rows.collator,
                                      callbacks=[LogToFile(), *patience, *callbacks])
+        self.trainer.loraplus_lr_ratio = self.config.loraplus_lr_ratio
+        self.plan = self._planned()
         if self.trainer.pop_callback(ProgressCallback):
             self.trainer.add_callback(ProgressBar())  # a notebook has its own table
         return self.trainer
+
+    def _planned(self) -> dict | None:
+        "The memory plan of these settings for the longest example, in GB; None where the base has no shape of a Llama."
+        bits = "8-bit" if self.model_config.load_in_8bit else "4-bit" if self.model_config.load_in_4bit else "bfloat16"
+        try: shape = config_shape(self.manager.model.config)
+        except AttributeError: return None
+        parts = memory_parts(shape, bits, self.config.gradient_checkpointing, self.config.batch_size,
+                             max(map(len, self.dataset["train"]["input_ids"])), self.lora_config.r)
+        return dict(total_gb=round(sum(parts.values()), 3), parts=parts)
 
     def estimate_seconds(self) -> float:
         "How long the training will take: one forward and backward pass of a mean batch, times their number."
@@ -339,26 +363,35 @@ class TrainingManager:
 
     def train(self, callbacks: list[TrainerCallback] = ()) -> dict:
         "Train, keep the best adapter, save it with `training_stats.json`; returns the statistics."
-        lock = lock_output_dir(self.output_dir)
-        try:
-            log = start_log("training", self.system.log_dir)
+        with self._claimed() as log:
             self.prepare(callbacks)
             self._announce(log)
             last = last_checkpoint(self.output_dir) if self.config.resume else None
             start = time.time()
-            self.trainer.train(resume_from_checkpoint=last)
+            self.trainer.train(resume_from_checkpoint=last and str(last))
             self.stats = self._statistics(time.time() - start)
-            self.save()
+            if self.trainer.is_world_process_zero(): self.save()
+            self.trainer.accelerator.wait_for_everyone()
+        return self.stats
+
+    @contextmanager
+    def _claimed(self):
+        "Hold the output folder and the log; of several processes the first one does."
+        if int(os.environ.get("RANK", 0)):
+            yield None
+            return
+        lock = lock_output_dir(self.output_dir)
+        try: yield start_log("training", self.system.log_dir)
         finally:
             stop_log()
             lock.release()
             (self.output_dir / ".lock").unlink(missing_ok=True)
             if not any(self.output_dir.iterdir()): self.output_dir.rmdir()
-        return self.stats
 
-    def _announce(self, log: Path) -> None:
+    def _announce(self, log: Path | None) -> None:
         "Say what will be trained, on which tokens, and for how long."
         minutes = self.estimate_seconds() / 60
+        if log is None: return  # another process says it
         held_out = len(self.loader.rows) - len(self.loader.dropped) - sum(map(len, self.dataset.values()))
         parts = ", ".join([*(f"{len(v)} {k}" for k, v in self.dataset.items()), f"{held_out} kept for evaluation"])
         said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts} examples",
@@ -384,11 +417,13 @@ class TrainingManager:
                     tokens=round(epochs * sum(map(len, train["input_ids"]))),
                     answer_tokens=round(epochs * sum(l != -100 for ls in train["labels"] for l in ls)),
                     peak_memory_mb=round(check_gpu_memory()["peak_gb"] * 1024) or peak_memory_mb(),
-                    device=self.manager.device, padded_because=self.rows.padded_because, first_eval_loss=evals[0]["loss"], best_eval_loss=best["loss"],
-                    best_step=best["step"], loss_history=losses, eval_history=evals,
+                    device=self.manager.device, padded_because=self.rows.padded_because,
+                    examples_per_pass=self.trainer.examples_per_pass, first_eval_loss=evals[0]["loss"],
+                    best_eval_loss=best["loss"], best_step=best["step"], loss_history=losses, eval_history=evals,
                     examples={k: len(v) for k, v in self.dataset.items()}, dropped_lines=self.loader.dropped,
-                    data_sha256=self.data_digest, law_date=STATUTE_DATE, config=self._config(),
-                    versions={"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}})
+                    data_sha256=self.data_digest, template_sha256=template_sha256(self.manager.tokenizer),
+                    code_sha256=code_sha256(), law_date=STATUTE_DATE, plan=self.plan, config=self._config(), machine=machine(),
+                    versions={"python": platform.python_version(), **{p: package_version(p) for p in PACKAGES}})
 
     def _config(self) -> dict:
         "All settings, by class."
@@ -401,29 +436,13 @@ class TrainingManager:
         (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
         (self.output_dir / "training_stats.json").write_text(
             json.dumps(self.stats, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_card(self.output_dir, self.stats)
         for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
             os.replace(path, self.output_dir / path.name)
         checkpoints = self.output_dir / "checkpoints"
         if (checkpoints / "runs").is_dir(): os.replace(checkpoints / "runs", self.output_dir / "runs")  # of a tracker
         for path in checkpoints.iterdir():
-            if path == staged or path.name.startswith("checkpoint-"): shutil.rmtree(path, ignore_errors=True)
+            if path.name == "unfinished" or path == staged or path.name.startswith("checkpoint-"):
+                shutil.rmtree(path, ignore_errors=True)
         if not any(checkpoints.iterdir()): checkpoints.rmdir()
         return self.output_dir
-
-# %% ../nbs/04_training.ipynb #dcbefe16
-def plot_losses(
-    stats: dict,  # of `TrainingManager.train` or training_stats.json
-):  # a matplotlib figure
-    "Training and held-out loss by step, with the step whose adapter was kept."
-    import matplotlib.pyplot as plt
-    use_korean_font()
-    fig, ax = plt.subplots(figsize=(7, 3))
-    ax.plot([h["step"] for h in stats["loss_history"]], [h["loss"] for h in stats["loss_history"]],
-            color="#9db8d2", label="학습")
-    ax.plot([h["step"] for h in stats["eval_history"]], [h["loss"] for h in stats["eval_history"]], "o-",
-            color="#c44e52", label="검증")
-    ax.axvline(stats["best_step"], color="gray", linestyle=":", label=f"보관한 단계({stats['best_step']})")
-    ax.set(xlabel="단계", ylabel="손실(nats/토큰)", title=f"{Path(stats['base_model']).name}의 손실")
-    ax.legend()
-    fig.tight_layout()
-    return fig
