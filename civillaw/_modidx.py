@@ -523,6 +523,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                            'civillaw/training.py'),
                                    'civillaw.training.CustomTrainer._held_out': ( 'training.html#customtrainer._held_out',
                                                                                   'civillaw/training.py'),
+                                   'civillaw.training.CustomTrainer._run_epoch': ( 'training.html#customtrainer._run_epoch',
+                                                                                   'civillaw/training.py'),
                                    'civillaw.training.CustomTrainer._sums': ('training.html#customtrainer._sums', 'civillaw/training.py'),
                                    'civillaw.training.CustomTrainer.compute_loss': ( 'training.html#customtrainer.compute_loss',
                                                                                      'civillaw/training.py'),

@@ -142,6 +142,11 @@ class CustomTrainer(WholeCheckpoints, OutOfMemoryLadder):
         return LengthSorted(list(map(len, ids)), at_once * args.gradient_accumulation_steps, args.seed,
                             at_once if args.world_size > 1 else 1)
 
+    def _run_epoch(self, *args, **kwargs):
+        "transformers would make one step more when it resumes from the checkpoint of the last one."
+        if self.state.global_step < self.state.max_steps: return super()._run_epoch(*args, **kwargs)
+        self.control.should_training_stop = True
+
     def compute_loss(self,
         model: torch.nn.Module,  # the model, perhaps wrapped for several processes
         inputs: dict,  # a batch of `AnswerCollator` or `PackedCollator`
