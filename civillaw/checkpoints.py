@@ -6,7 +6,7 @@
 __all__ = ['what_is_torn', 'last_checkpoint', 'check_output_dir', 'lock_output_dir', 'CheckpointError', 'WholeCheckpoints']
 
 # %% ../nbs/03f_checkpoints.ipynb #10c3ad1f
-import errno, json, os, shutil, zipfile
+import json, os, shutil, zipfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +23,8 @@ def what_is_torn(
     "The file of a checkpoint that is missing or cut off."
     try: json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): return "trainer_state.json"
-    try: safe_open(checkpoint / "adapter_model.safetensors", "pt").__enter__()
+    try:
+        with safe_open(checkpoint / "adapter_model.safetensors", "pt"): pass  # it compares the header with the length
     except (OSError, SafetensorError): return "adapter_model.safetensors"
     archives = ("optimizer.pt", "scheduler.pt")
     return next((name for name in archives if not zipfile.is_zipfile(checkpoint / name)), "")

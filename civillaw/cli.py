@@ -19,7 +19,6 @@ from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
 from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, data_table)
-from .card import plot_losses
 from .chat import ChatBot, terminal_chat
 from .checkpoints import check_output_dir
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig,
@@ -316,9 +315,8 @@ def write_report(
     result,  # an `Evaluation`
     facts: list[str],  # markdown about machine, data and plan
 ) -> Path:  # report.md
-    "Write report.md with its pictures and evaluation.json beside the model."
+    "Write report.md, evaluation.png and evaluation.json beside the model and its losses.png."
     stats = read_stats(folder)
-    plot_losses(stats).savefig(folder / "losses.png", dpi=110)
     result.plot().savefig(folder / "evaluation.png", dpi=110)
     write_text(folder / "evaluation.json", json.dumps(result.as_dict(), ensure_ascii=False, indent=1))
     training = (f"{stats['examples']['train']} examples, {stats['steps']} steps, {stats['seconds'] / 60:.1f} minutes, "

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import Trainer
 
-from .config import InputError, logger, require
+from .config import logger, require
 
 # %% ../nbs/03e_ladder.ipynb #29211214
 def _random_state() -> list[torch.Tensor]:

@@ -13,18 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .config import (InputError, LoRAConfig, ModelConfig, SystemConfig, TrainingConfig, logger, require,
-                             start_log, stop_log, turn_end_id, use_korean_font)
+                             start_log, stop_log, turn_end_id)
 
 import datasets
 import psutil
 import torch
 import torch.nn.functional as F
 from peft.optimizers import create_loraplus_optimizer
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from .card import code_sha256, template_sha256, write_card
-from .checkpoints import CheckpointError, WholeCheckpoints, check_output_dir, last_checkpoint, lock_output_dir
+from .checkpoints import WholeCheckpoints, check_output_dir, last_checkpoint, lock_output_dir
 from .data import DataLoader, data_sha256
 from .ladder import OutOfMemoryLadder
 from .lora import fuse_adapters
@@ -182,11 +182,11 @@ class CustomTrainer(WholeCheckpoints, OutOfMemoryLadder):
 
     def _held_out(self, data):
         "Batches of this process with 1 or 0: all processes take as many, and what one takes for company counts 0."
-        size, processes, data = self.args.per_device_eval_batch_size, self.args.world_size, list(data)
+        size, processes = self.args.per_device_eval_batch_size, self.args.world_size
         places = range(0, len(data), size)
         for k in range(self.args.process_index, math.ceil(len(places) / processes) * processes, processes):
             start = places[k] if k < len(places) else 0
-            yield self.data_collator(data[start:start + size]), int(k < len(places))
+            yield self.data_collator([data[i] for i in range(start, min(start + size, len(data)))]), int(k < len(places))
 
     def _sums(self, model, batch: dict) -> torch.Tensor:
         "Summed loss and number of answer tokens of one held-out batch."
@@ -230,8 +230,10 @@ class LogToFile(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         gpu = check_gpu_memory()
-        if nearly_full(gpu) and not self.warned: logger.warning(nearly_full(gpu))
-        self.warned = self.warned or bool(nearly_full(gpu))
+        full = nearly_full(gpu)
+        if full and not self.warned:
+            self.warned = True
+            logger.warning(full)
         memory = f" gpu {gpu['allocated_gb']} GB, peak {gpu['peak_gb']} GB" if gpu["available"] else ""
         logger.info(f"step {state.global_step}/{state.max_steps} "
                     + " ".join(f"{k}={v:.5g}" for k, v in logs.items() if isinstance(v, float)) + memory)
