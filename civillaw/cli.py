@@ -99,8 +99,10 @@ class BenchmarkInput:
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
     rows: list[int] = setting([], "for data: numbers of rows, such as 1000 100000; empty: the file as it is")
     peer: str = setting("", "for training: trl, to run its trainer side by side (pip install trl==1.16.0)")
-    steps: int = setting(20, "with a peer: optimizer steps of a run, of which the first is not timed")
+    steps: int = setting(3, "with a peer: optimizer steps of a timed run; the first one does not count")
     rounds: int = setting(3, "with a peer: alternating runs, whose median counts")
+    loss_steps: int = setting(20, "with a peer: optimizer steps of the run whose losses are compared")
+    runs_file: str = setting("", "with a peer: finished runs are kept in this file and not run again")
 
 
 @dataclass
@@ -252,7 +254,8 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     bases = dict(model_config=ModelConfig(model_name=data.model_name))
     require(data.peer in ("", "trl"), "peer", data.peer, "must be trl")
     require(not data.peer or data.kind == "training", "peer", data.peer, "goes with civillaw benchmark training")
-    beside = lambda: benchmark_peers(PeerRun(data.model_name, data.csv_path, data.steps), data.rounds)
+    beside = lambda: benchmark_peers(PeerRun(data.model_name, data.csv_path, data.steps), data.rounds,
+                                     data.loss_steps, data.runs_file)
     kinds = dict(training=beside if data.peer else lambda: benchmark_training(csv_path=data.csv_path, **bases),
                  data=lambda: benchmark_data(data.csv_path, data.rows, data.model_name),
                  inference=lambda: benchmark_inference(data.model_path or None, **({} if data.model_path else bases)),

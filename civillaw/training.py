@@ -23,6 +23,7 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
 
+from .allocator import keep_freed_memory
 from .card import code_sha256, template_sha256, write_card
 from .checkpoints import WholeCheckpoints, check_output_dir, last_checkpoint, lock_output_dir
 from .data import DataLoader, data_sha256
@@ -370,7 +371,7 @@ class TrainingManager:
 
     def train(self, callbacks: list[TrainerCallback] = ()) -> dict:
         "Train, keep the best adapter, save it with `training_stats.json`; returns the statistics."
-        with self._claimed() as log:
+        with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"):
             self.prepare(callbacks)
             self._announce(log)
             last = last_checkpoint(self.output_dir) if self.config.resume else None
