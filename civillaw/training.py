@@ -28,7 +28,7 @@ from .card import code_sha256, template_sha256, write_card
 from .checkpoints import WholeCheckpoints, check_output_dir, last_checkpoint, lock_output_dir
 from .data import DataLoader, data_sha256
 from .ladder import OutOfMemoryLadder
-from .lora import fuse_adapters
+from .lora import fuse_adapters, fuse_layers
 from .model import ModelManager, check_gpu_memory
 from .packing import PackedCollator, covers, packed_loss
 from .plan import config_shape, memory_parts
@@ -97,6 +97,7 @@ def prepare_rows(
     half, reason = manager.dtype != torch.float32, covers(manager.model) if shared_prefix else "shared_prefix is off"
     if reason: return Rows(AnswerCollator(manager.tokenizer.pad_token_id), reason, half)
     manager.model.get_base_model().set_attn_implementation("packed")
+    fuse_layers(manager.model)
     fused = manager.dtype != torch.float16 and fuse_adapters(manager.model)  # float16 needs a scaled loss
     return Rows(PackedCollator(), "", half and not fused)
 
