@@ -261,7 +261,8 @@ def benchmark_peers(
                 ratio_to_peer_default=round(ours["examples_per_s"] / peers[default]["examples_per_s"], 3),
                 ratio_over_loss_steps=faster(long), ratio_without_shared_prompt=faster(apart),
                 ratio_at_llama3_lengths=faster(short), memory_ratio=round(ours["peak_rss_mb"] / peers[fastest]["peak_rss_mb"], 3),
-                largest_loss_difference=round(max(gap), 5), **_achieved(run, ours), run=asdict(run), machine=machine())
+                largest_loss_difference=round(max(gap), 5), **_achieved(run, ours), machine=machine(),
+                run=asdict(run) | dict(csv_path=Path(run.csv_path).name))
 
 
 def peers_table(

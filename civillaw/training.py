@@ -31,7 +31,7 @@ from .ladder import OutOfMemoryLadder
 from .lora import fuse_adapters, fuse_layers
 from .model import ModelManager, check_gpu_memory
 from .packing import PackedCollator, covers, packed_loss
-from .plan import config_shape, memory_parts
+from .plan import config_shape, memory_parts, weight_format
 from .statute import STATUTE_DATE
 from .system import PACKAGES, machine, package_version
 
@@ -340,11 +340,12 @@ class TrainingManager:
 
     def _planned(self) -> dict | None:
         "The memory plan of these settings for the longest example, in GB; None where the base has no shape of a Llama."
-        bits = "8-bit" if self.model_config.load_in_8bit else "4-bit" if self.model_config.load_in_4bit else "bfloat16"
         try: shape = config_shape(self.manager.model.config)
         except AttributeError: return None
-        parts = memory_parts(shape, bits, self.config.gradient_checkpointing, self.config.batch_size,
-                             max(map(len, self.dataset["train"]["input_ids"])), self.lora_config.r)
+        held = weight_format(self.model_config, str(self.manager.dtype).removeprefix("torch."))
+        parts = memory_parts(shape, held, self.config.gradient_checkpointing, self.config.batch_size,
+                             max(map(len, self.dataset["train"]["input_ids"])), self.lora_config.r,
+                             not self.rows.padded_because, dropout=self.lora_config.lora_dropout > 0)
         return dict(total_gb=round(sum(parts.values()), 3), parts=parts)
 
     def estimate_seconds(self) -> float:
