@@ -15,8 +15,9 @@ civillaw: teach a Llama Korean civil law, ask it, and check every article it cit
 
 Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options of one command)
 
-  full          the whole job on the bundled data and a small Llama: check, train, evaluate, report
+  full          the whole job on the bundled data and a small model: check, train, evaluate, report
   check_system  this machine: Python, packages, CPU, GPU, disk, and what it can train
+  bases         embedded base models, and which of them were fetched
   check_csv     read a file of questions and answers and report its faults by line
   plan          the memory that a training needs, before anything is downloaded
   train         train an adapter
@@ -154,7 +155,7 @@ case "$command" in
         setup_browser
         exec "$python" "$here/.ci/checks.py" "$@"
         ;;
-    check_system | check_csv | train | chat | full | ask | batch | evaluate | benchmark | plan | export)
+    check_system | bases | check_csv | train | chat | full | ask | batch | evaluate | benchmark | plan | export)
         setup run
         export CIVILLAW_COMMAND=./run_scripts.sh  # for the next steps that a command prints
         exec "$python" -m civillaw "$command" "$@"

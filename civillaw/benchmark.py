@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .allocator import keep_freed_memory
 from .checks import check_table
-from .config import (BUNDLED_CSV, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig, ModelConfig,
+from .config import (BUNDLED_CSV, DEFAULT_BASE, InferenceConfig, InputError, LoRAConfig, ModelConfig,
                              require)
 from .data import DataLoader, find_leaks, split_rows, tokenize_table
 from .inference import InferenceManager, measure_speed
@@ -88,7 +88,7 @@ def benchmark_training(
     csv_path: str | Path = BUNDLED_CSV,  # the data
     batch_size: int = 4,  # examples a pass
     passes: int = 4,  # measured after one to warm up
-    cache_dir: str | Path | None = None,  # folder of the embedded model
+    cache_dir: str | Path | None = None,  # folder of embedded bases
     shared_prefix: bool = True,  # rows with a shared prefix where the base allows
 ) -> dict:  # speed, peak memory, losses, limit
     "Forward and backward passes over real examples, with the share of the matrix-product peak they reach."
@@ -138,7 +138,7 @@ def profile_training(
     model_config: ModelConfig | None = None,  # which base, in which numbers
     csv_path: str | Path = BUNDLED_CSV,  # the data
     batch_size: int = 8,  # examples of the pass
-    cache_dir: str | Path | None = None,  # folder of the embedded model
+    cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> pd.DataFrame:  # seconds and share of a kind of operator, largest first
     "Where the time of one forward and backward pass on the CPU goes, by PyTorch's profiler, after one to warm up."
     manager = ModelManager(model_config, LoRAConfig(lora_dropout=0.0), cache_dir)
@@ -165,7 +165,7 @@ def benchmark_inference(
     config: InferenceConfig | None = None,  # length of the answers
     model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
     questions: int = 8,  # asked alone and side by side
-    cache_dir: str | Path | None = None,  # folder of the embedded model
+    cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> dict:  # speed alone and in a batch, first piece, limit
     "Speed of answering held-out questions, with the limit that memory bandwidth sets to one stream."
     manager = InferenceManager(model_path, config or InferenceConfig(max_new_tokens=48), model_config, cache_dir)
@@ -211,8 +211,8 @@ class PeakMemory(threading.Thread):
 
 def measure_stages(
     csv_path: str,  # the file
-    model_name: str = EMBEDDED_MODEL,  # whose tokenizer
-    cache_dir: str | None = None,  # folder of the embedded model
+    model_name: str = DEFAULT_BASE,  # whose tokenizer
+    cache_dir: str | None = None,  # folder of embedded bases
 ) -> dict:  # rows, seconds by stage, rows/s in all, peaks in MB
     "Take a file through all stages, in this process."
     tokenizer = ModelManager(ModelConfig(model_name=model_name), cache_dir=cache_dir).load_tokenizer()
@@ -241,8 +241,8 @@ def measure_stages(
 def benchmark_data(
     csv_path: str | Path = BUNDLED_CSV,  # the file
     sizes: list[int] = (),  # numbers of rows, made by repeating those of the file; empty: the file as it is
-    model_name: str = EMBEDDED_MODEL,  # whose tokenizer
-    cache_dir: str | Path | None = None,  # folder of the embedded model
+    model_name: str = DEFAULT_BASE,  # whose tokenizer
+    cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> dict:  # `sizes`, a dictionary of `measure_stages` each
     "Speed and peak memory of the way from a file to tokens, each size in a fresh process."
     require(all(n > 0 for n in sizes), "rows", list(sizes), "must be 1 or more")
@@ -333,8 +333,8 @@ def check_activations(
 
 # %% ../nbs/08_benchmark.ipynb #93500ae0
 def benchmark_memory(
-    model_name: str = EMBEDDED_MODEL,  # the embedded default or a folder
-    cache_dir: str | Path | None = None,  # folder of the embedded model
+    model_name: str = DEFAULT_BASE,  # an embedded base or a folder
+    cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> dict:  # planned and held MB by quantisation
     "Size of the weights as planned and as loaded, in MB, in 16, 8 and 4 bits."
     bits, sizes = {"bfloat16": {}, "8-bit": dict(load_in_8bit=True), "4-bit": dict(load_in_4bit=True)}, {}

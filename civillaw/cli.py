@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
            'BenchmarkInput', 'ExportInput', 'Parser', 'recipe_settings', 'parse', 'show', 'run_check_system',
-           'run_check_csv', 'run_plan', 'run_train', 'open_model', 'run_chat', 'run_ask', 'run_batch', 'run_evaluate',
-           'run_benchmark', 'run_export', 'metrics_markdown', 'same_training', 'plan_text', 'write_report', 'run_full',
-           'Command', 'main']
+           'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'run_chat', 'run_ask', 'run_batch',
+           'run_evaluate', 'run_benchmark', 'run_export', 'metrics_markdown', 'same_training', 'plan_text',
+           'write_report', 'run_full', 'Command', 'main']
 
 # %% ../nbs/09_cli.ipynb #b4dd56c3
 import json, os, sys, time
@@ -18,19 +18,20 @@ from pathlib import Path
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
+from .bases import cached_base, known_bases, list_bases
 from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory, benchmark_training, data_table)
 from .chat import ChatBot, terminal_chat
 from .checkpoints import check_output_dir
-from .config import (BUNDLED_CSV, CONFIG_CLASSES, EMBEDDED_MODEL, InferenceConfig, InputError, LoRAConfig,
+from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig, InputError, LoRAConfig,
                              ModelConfig, SystemConfig, TrainingConfig, answer_settings, get_notice, load_recipe,
-                             make_configs, require, setting, start_log, stop_log)
+                             make_configs, recipe_of, require, setting, start_log, stop_log)
 from .checks import check_csv, check_table, mend_csv
 from .data import check_split, data_sha256, split_rows
 from .evaluation import evaluate, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
-from .model import ModelManager, export_model, free_memory, read_adapter_config, read_stats
+from .model import ModelManager, check_gpu_memory, export_model, free_memory, read_adapter_config, read_stats
 from .plan import plan_memory
-from .system import check_system, machine
+from .system import card_hint, check_system, machine
 from .table import load_table
 from .peers import PeerRun, benchmark_peers, peers_table
 from .training import TrainingManager
@@ -45,8 +46,8 @@ class Output:
 @dataclass
 class Recipe:
     "Settings from a file."
-    recipe: str = setting("", "a bundled recipe (small_cpu, llama32_1b_8gb, kanana15_2b_8gb, llama32_3b_8gb, llama31_8b_8gb, "
-                          "two_gpus) or a YAML file; flags win over it")
+    recipe: str = setting("", "a bundled recipe (llama32_1b_8gb, kanana15_2b_8gb, llama32_3b_8gb, llama31_8b_8gb, two_gpus, or "
+                          "an embedded base) or a YAML file; flags win over it")
 
 
 @dataclass
@@ -55,7 +56,7 @@ class CsvInput:
     csv_path: str = setting(str(BUNDLED_CSV), "file of questions and answers: .csv, .tsv, .jsonl, .xlsx or .parquet, or a "
                             "data set of the hub by name")
     fix_to: str = setting("", "write a mended copy to this new .csv, .tsv or .jsonl")
-    model_name: str = setting("", "measure rows in tokens of this base; empty: the embedded one, where it was fetched",
+    model_name: str = setting("", "measure rows in tokens of this base; empty: the default one, where it was fetched",
                               ("--base_model",))
     max_length: int = setting(1024, "longest prompt with answer, in tokens")
 
@@ -63,7 +64,7 @@ class CsvInput:
 @dataclass
 class PlanInput:
     "What to plan for."
-    model_name: str = setting(EMBEDDED_MODEL, "a well-known base or a folder with config.json", ("--base_model",))
+    model_name: str = setting(DEFAULT_BASE, "a well-known base or a folder with config.json", ("--base_model",))
     vram_gb: float = setting(8.0, "memory of the card in GB")
     batch_size: int = setting(4, "examples a forward pass")
     tokens: int = setting(384, "tokens of the longest example")
@@ -95,7 +96,7 @@ class BenchmarkInput:
     "What to measure."
     kind: str = setting("", "training, inference, data or memory")
     model_path: str = setting("", "folder of a tuned model, for inference; empty: the untuned base")
-    model_name: str = setting(EMBEDDED_MODEL, "base model", ("--base_model",))
+    model_name: str = setting(DEFAULT_BASE, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
     rows: list[int] = setting([], "for data: numbers of rows, such as 1000 100000; empty: the file as it is")
     peer: str = setting("", "for training: trl, to run its trainer side by side (pip install trl==1.16.0)")
@@ -123,9 +124,9 @@ class Parser(HfArgumentParser):
 def recipe_settings(
     recipe: str,  # the recipe named, or an empty string
     model_name: str,  # the base named, or the default
-) -> dict:  # settings of the recipe named, or of the embedded model's own
-    "The settings of a recipe, checked: of the one named, else of `small_cpu` for the embedded model."
-    name = recipe or ("small_cpu" if model_name == EMBEDDED_MODEL else "")
+) -> dict:  # settings of the recipe named, or of the base's own
+    "The settings of a recipe, checked: of the one named, else of an embedded base's own."
+    name = recipe or recipe_of(model_name)
     settings = load_recipe(name) if name else {}
     make_configs(settings, *CONFIG_CLASSES)
     return settings
@@ -173,10 +174,19 @@ def run_check_system(output: Output) -> dict:
     return report.as_dict()
 
 
+def run_bases(system: SystemConfig, output: Output) -> list[dict]:
+    "Embedded bases and those of the user's own table, and which of them were fetched; fetches nothing."
+    bases = list_bases(system.cache_path)
+    rows = [[b["name"], b["architecture"], b["licence"], b["download_mb"], b["tokens_per_syllable"], b["cached"] or "-"]
+            for b in bases]
+    head = ["base", "architecture", "licence", "MB to fetch", "tokens a syllable", "here"]
+    print("\n".join("| " + " | ".join(map(str, r)) + " |" for r in (head, ["---"] * len(head), *rows)))
+    return bases
+
+
 def run_check_csv(data: CsvInput, output: Output) -> dict:
     "Faults of a file of questions and answers, by line; status 2 where training would refuse the file."
-    at_hand = (SystemConfig().cache_path / EMBEDDED_MODEL / "tokenizer.json").is_file()
-    base = data.model_name or (EMBEDDED_MODEL if at_hand else "")  # nothing is fetched to check a file
+    base = data.model_name or (DEFAULT_BASE if cached_base(DEFAULT_BASE) else "")  # nothing is fetched to check a file
     tokenizer = ModelManager(ModelConfig(model_name=base, max_length=data.max_length)).load_tokenizer() if base else None
     if data.fix_to: report = mend_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
     table, blank = load_table(data.fix_to or data.csv_path)
@@ -344,6 +354,8 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     trainer = None if kept else TrainingManager(model, lora, training, system)
     step(1, "checking the machine")
     facts = ["## Machine", check_system()._repr_markdown_()]
+    hint = card_hint(check_gpu_memory()) if model.model_name in known_bases() else ""
+    if hint: print(hint, file=sys.stderr)
     step(2, "checking the data")
     report = check_csv(training.csv_path)
     facts += ["## Data", report._repr_markdown_()]
@@ -377,6 +389,7 @@ class Command:
 _train = (ModelConfig, LoRAConfig, TrainingConfig, SystemConfig, Recipe)
 COMMANDS = dict(
     check_system=Command(run_check_system, (Output,), "this machine and what it can train"),
+    bases=Command(run_bases, (SystemConfig, Output), "embedded bases, and which of them were fetched"),
     check_csv=Command(run_check_csv, (CsvInput, Output), "faults of a file of questions and answers, by line"),
     plan=Command(run_plan, (PlanInput, Output), "the memory a training needs, before any download"),
     train=Command(run_train, (*_train, Output), "train adapters on a file of questions and answers"),

@@ -165,7 +165,7 @@ def evaluate(
     eval_files: list[str] = (),  # files with `question` and `answer`; empty: the held-out parts of its data set
     max_questions: int = 0,  # questions a set at most; 0: all
     model_config: ModelConfig | None = None,  # numbers and device
-    cache_dir: str | Path | None = None,  # folder of the embedded model
+    cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> Evaluation:  # with table, plot and JSON
     "Ask base and tuned model the same held-out questions; shows a bar for each."
     read_adapter_config(model_path)

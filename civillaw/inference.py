@@ -102,7 +102,7 @@ class InferenceManager:
         model_path: str | Path | None = None,  # folder of a tuned model; None: the base of `model_config`
         config: InferenceConfig | None = None,  # lengths and sampling; None: as its recipe says
         model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
-        cache_dir: str | Path | None = None,  # folder of the embedded model
+        cache_dir: str | Path | None = None,  # folder of embedded bases
     ):
         "Load model and tokenizer; raises `InputError` where the folder holds no model that can be trusted."
         self.manager, self.model_path = InferenceModelManager(model_path, model_config, cache_dir), model_path

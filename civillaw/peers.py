@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from .allocator import keep_freed_memory
 from .benchmark import PeakMemory, gemm_peak_gflops, training_flops
-from .config import BUNDLED_CSV, EMBEDDED_MODEL, InputError, LoRAConfig, ModelConfig, require, use_korean_font
+from .config import BUNDLED_CSV, SMALL_BASE, InputError, LoRAConfig, ModelConfig, require, use_korean_font
 from .data import DataLoader
 from .model import ModelManager
 from .packing import PackedCollator
@@ -54,7 +54,7 @@ HELPED = {"TRL bfloat16 weights, our allocator": PeerSetting("bfloat16", freed_s
 @dataclass(frozen=True)
 class PeerRun:
     "What all runs of one comparison share."
-    model_name: str = EMBEDDED_MODEL
+    model_name: str = SMALL_BASE
     csv_path: str = str(BUNDLED_CSV)
     steps: int = 3
     examples_per_step: int = 8
