@@ -53,6 +53,14 @@ def run_card(
     return {k: v for k, v in stats.items() if k not in ("loss_history", "eval_history")}
 
 
+def _plan_of(schedule: dict) -> str:
+    "How a training's steps were chosen."
+    chosen = f"for {schedule['minutes']:g} minutes" if schedule["minutes"] else "by the settings"
+    first = f", {schedule['first_steps']} before the new plan after step {schedule['replanned_at']}" if schedule["first_steps"] else ""
+    return (f"{schedule['steps']} steps {chosen}{first}; a step took {schedule['step_s']:.3g} s, a validation "
+            f"{schedule['validation_s']:.3g} s, one every {schedule['eval_every']} steps")
+
+
 def card_markdown(
     stats: dict,  # as in `run_card`
 ) -> str:  # markdown, with a link to losses.png
@@ -70,6 +78,7 @@ def card_markdown(
              ("law", f"민법 as in force on {stats['law_date']}"),
              ("training", f"{stats['steps']} steps, {stats['epochs']} epochs, {stats['tokens']} tokens, {stats['answer_tokens']} of "
               f"them in answers, {stats['seconds'] / 60:.1f} minutes; {rows}{ladder}"),
+             ("schedule", _plan_of(stats["schedule"])),
              ("held-out loss", f"{stats['first_eval_loss']:.4f} before, {stats['best_eval_loss']:.4f} at step {stats['best_step']}, "
               "which is kept"),
              ("memory", f"peak {stats['peak_memory_mb'] / 2**10:.2f} GB measured"

@@ -42,6 +42,12 @@ def last_checkpoint(
     return None
 
 # %% ../nbs/03f_checkpoints.ipynb #b62dae11
+def _is_left_over(path: Path) -> bool:
+    "Whether a training that ended before its first checkpoint left this file or folder behind."
+    if path.name == "checkpoints": return path.is_dir() and not any(path.iterdir())
+    return path.name in (".lock", "schedule.json", "schedule.part")
+
+
 def check_output_dir(
     output_dir: str | Path,  # folder for the tuned model
     resume: bool = False,  # go on from a checkpoint in it
@@ -55,8 +61,8 @@ def check_output_dir(
     require(has_checkpoint or not resume, "resume", True, f"{out} holds no whole checkpoint; train without --resume")
     require(resume or not has_checkpoint, "output_dir", str(out),
             "is in use: it holds an unfinished training; pass --resume or delete it")
-    require(has_checkpoint or not out.exists() or not [p for p in out.iterdir() if p.name != ".lock"],
-            "output_dir", str(out), "is in use: it is not empty; choose a new folder")
+    require(has_checkpoint or not out.exists() or all(map(_is_left_over, out.iterdir())), "output_dir", str(out),
+            "is in use: it is not empty; choose a new folder")
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
     require(os.access(parent, os.W_OK) and parent.is_dir(), "output_dir", str(out),
             f"cannot be written: {parent} allows no new files")

@@ -25,9 +25,9 @@ from .checkpoints import check_output_dir
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig, InputError, LoRAConfig,
                              ModelConfig, SystemConfig, TrainingConfig, answer_settings, get_notice, load_recipe,
                              make_configs, recipe_of, require, setting, start_log, stop_log)
-from .checks import check_csv, check_table, mend_csv
-from .data import check_split, data_sha256, split_rows
-from .evaluation import evaluate, side_by_side
+from .checks import check_table, mend_csv
+from .data import DataLoader, check_split, data_sha256, split_rows
+from .evaluation import evaluate, held_out_rows, side_by_side
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
 from .model import ModelManager, check_gpu_memory, export_model, free_memory, read_adapter_config, read_stats
 from .plan import plan_memory
@@ -138,6 +138,18 @@ def _base_of(model_path: str) -> str:
     except InputError: return ""
 
 
+def _settle_length(training: TrainingConfig, given: set[str], command: str) -> None:
+    "Let steps or epochs given as flags win over minutes, and minutes over a recipe's steps; says what does not count."
+    flag = next((name for name in ("max_steps", "epochs", "num_train_epochs") if name in given), "")
+    minutes, steps = training.minutes, training.max_steps
+    if not minutes or not flag and steps < 0: return
+    if flag: training.minutes = 0.0
+    else: training.max_steps = -1
+    said = (f"--{flag} is given, so the training is not fitted to {minutes:g} minutes" if flag else
+            f"the training is fitted to {minutes:g} minutes; max_steps = {steps} of the recipe does not count")
+    if not int(os.environ.get("RANK", 0)): print(f"civillaw {command}: {said}", file=sys.stderr)
+
+
 def parse(
     command: str,  # name of the command
     classes: tuple[type, ...],  # whose fields are its flags
@@ -149,13 +161,16 @@ def parse(
     if InferenceConfig in classes:
         named, _ = parser.parse_known_args(early)
         parser.set_defaults(**answer_settings(_base_of(named.model_path)))
+    if command == "full": parser.set_defaults(max_questions=12, minutes=20.0)  # a recipe's own minutes win
     if Recipe in classes:
         known, (named, _) = {f.name for c in classes for f in fields(c)}, parser.parse_known_args(early)
         parser.set_defaults(**{k: v for k, v in recipe_settings(named.recipe, named.model_name).items() if k in known})
-    if command == "full": parser.set_defaults(max_questions=12)
     *settings, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True,
                                                             look_for_args_file=False)
     if unknown: parser.error(f"unknown flag {unknown[0]}")
+    given = {a[2:].split("=")[0].replace("-", "_") for a in argv if a.startswith("--")}
+    for s in settings:
+        if isinstance(s, TrainingConfig): _settle_length(s, given, command)
     return settings
 
 # %% ../nbs/09_cli.ipynb #95308815
@@ -343,39 +358,65 @@ def write_report(
     return write_text(folder / "report.md", "\n\n".join(parts) + "\n")
 
 # %% ../nbs/09_cli.ipynb #d0bcddc2
-def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
-             data: EvaluationInput, output: Output) -> dict:
-    "Check, plan, train, evaluate, and write a report with answers side by side."
-    import matplotlib
-    matplotlib.use("Agg")
-    start, step = time.time(), lambda n, what: print(f"[{n}/5] {what}", file=sys.stderr)
-    folder, kept = Path(training.output_dir), same_training(training.output_dir, (model, lora, training))
-    if not kept: check_output_dir(folder, training.resume)
-    trainer = None if kept else TrainingManager(model, lora, training, system)
-    step(1, "checking the machine")
-    facts = ["## Machine", check_system()._repr_markdown_()]
-    hint = card_hint(check_gpu_memory()) if model.model_name in known_bases() else ""
-    if hint: print(hint, file=sys.stderr)
-    step(2, "checking the data")
-    report = check_csv(training.csv_path)
-    facts += ["## Data", report._repr_markdown_()]
-    step(3, "planning memory" if not kept else f"{folder} holds this training already: keeping it")
-    facts += ["## Plan for a card of 8 GB", plan_text(model, lora, training)]
-    if trainer:
-        trainer.train()
-        trainer.trainer = trainer.manager.model = None
-        free_memory()
-    step(4, "asking base and tuned model the held-out questions")
-    result = evaluate(folder, None, data.eval_file, data.max_questions, model, system.cache_path)
-    step(5, "writing the report")
-    written = write_report(folder, result, facts)
-    print(metrics_markdown(result))
-    print(f"\nreport: {written}   ({(time.time() - start) / 60:.1f} minutes)\n"
-          f"ask it: {PROGRAM} ask --model_path {str(folder)!r} --question \"성년은 몇 살부터인가요?\"")
+def _say(text: str) -> None: print(text, file=sys.stderr)
+
+
+def _say_plan(training: TrainingConfig, loader: DataLoader, data: EvaluationInput) -> None:
+    "Before anything is loaded: what `full` will do, and for how long."
+    length = (f"for {training.max_steps} steps" if training.max_steps > 0 else f"for {training.minutes:g} minutes" if training.minutes
+              else f"for {training.num_train_epochs:g} epochs")
+    asked = sum(map(len, held_out_rows(training.csv_path, data.eval_file, data.max_questions, loader).values()))
+    _say(f"train {length} on {len(loader.split()['train'])} examples, then ask base and tuned model {asked} questions each, then "
+         f"write {Path(training.output_dir) / 'report.md'}")
+
+
+def _facts(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, loader: DataLoader) -> list[str]:
+    "Machine, data and plan for the report."
+    return ["## Machine", check_system()._repr_markdown_(), "## Data", loader.report._repr_markdown_(),
+            "## Plan for a card of 8 GB", plan_text(model, lora, training)]
+
+
+def _train_and_leave(trainer: TrainingManager) -> None:
+    "Train, and free the memory for the answers."
+    trainer.train()
+    trainer.trainer = trainer.manager.model = None
+    free_memory()
+
+
+def _results(folder: Path, report: Path, result, seconds: float) -> dict:
+    "What `full` prints as JSON."
     stats = read_stats(folder)
-    return dict(report=str(written), seconds=round(time.time() - start, 1), training_seconds=stats["seconds"],
+    return dict(report=str(report), seconds=round(seconds, 1), training_seconds=stats["seconds"],
                 first_eval_loss=stats["first_eval_loss"], best_eval_loss=stats["best_eval_loss"],
                 evaluation=result.as_dict(), machine=machine())
+
+# %% ../nbs/09_cli.ipynb #ee0eba37
+def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
+             data: EvaluationInput, output: Output) -> dict:
+    "Check, plan, train, evaluate, and write a report with answers side by side; the data is read once."
+    import matplotlib
+    matplotlib.use("Agg")
+    start, folder = time.time(), Path(training.output_dir)
+    kept = same_training(folder, (model, lora, training))
+    if not kept: check_output_dir(folder, training.resume)
+    _say("[1/5] reading and checking the data")
+    trainer = None if kept else TrainingManager(model, lora, training, system)
+    loader = trainer.loader if trainer else DataLoader(training.csv_path)
+    if trainer: _say_plan(training, loader, data)
+    _say("[2/5] checking the machine and planning memory")
+    hint = card_hint(check_gpu_memory()) if model.model_name in known_bases() else ""
+    if hint: _say(hint)
+    facts = _facts(model, lora, training, loader)
+    _say(f"[3/5] {'training' if trainer else f'{folder} holds this training already: keeping it'}")
+    if trainer: _train_and_leave(trainer)
+    _say("[4/5] asking base and tuned model the held-out questions")
+    result = evaluate(folder, None, data.eval_file, data.max_questions, model, system.cache_path, loader)
+    _say("[5/5] writing the report")
+    report = write_report(folder, result, facts)
+    print(metrics_markdown(result))
+    print(f"\nreport: {report}   ({(time.time() - start) / 60:.1f} minutes)\n"
+          f"ask it: {PROGRAM} ask --model_path {str(folder)!r} --question \"성년은 몇 살부터인가요?\"")
+    return _results(folder, report, result, time.time() - start)
 
 # %% ../nbs/09_cli.ipynb #507e6e73
 @dataclass

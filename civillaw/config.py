@@ -110,6 +110,8 @@ class TrainingConfig:
     learning_rate: float = setting(2e-4, "highest learning rate")
     num_train_epochs: float = setting(3.0, "passes over the training part", ("--epochs",))
     max_steps: int = setting(-1, "stop after so many optimizer steps; -1: all epochs")
+    minutes: float = setting(0.0, "train for so many minutes, validations included: the measured speed names the steps, "
+                             "num_train_epochs is the most; 0: epochs decide, and max_steps wins over both")
     warmup_ratio: float = setting(0.03, "share of the steps over which the learning rate rises")
     lr_scheduler_type: str = setting("cosine", "schedule of the learning rate, a name of transformers")
     weight_decay: float = setting(0.0, "weight decay of AdamW")
@@ -121,7 +123,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     shared_prefix: bool = setting(True, "compute the prompt that examples share once a batch, where the base allows; "
                                   "false: padded batches")
-    evals_per_epoch: int = setting(1, "validations and checkpoints an epoch")
+    evals_per_epoch: int = setting(1, "validations and checkpoints an epoch; with minutes the time names them")
     early_stopping_patience: int = setting(0, "stop after so many validations without a better loss; 0: never")
     long_rows: str = setting("refuse", "rows over max_length: refuse (with their lines) or drop (said and counted)")
     resume: bool = setting(False, "go on from the last checkpoint of output_dir")
@@ -135,6 +137,7 @@ class TrainingConfig:
         require(self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "must be above 0")
         require(self.max_steps == -1 or self.max_steps > 0, "max_steps", self.max_steps,
                 "must be 1 or more, or -1 for all epochs")
+        require(0 <= self.minutes < float("inf"), "minutes", self.minutes, "must be 0 or more, such as 20")
         for name in ("weight_decay", "max_grad_norm"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
         require(self.loraplus_lr_ratio == 0 or self.loraplus_lr_ratio >= 1, "loraplus_lr_ratio", self.loraplus_lr_ratio,

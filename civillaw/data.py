@@ -133,12 +133,13 @@ def tokenize_table(
 # %% ../nbs/02_data.ipynb #f25cf627
 def data_sha256(
     csv_path: str | Path,  # as for `civillaw.files.iter_rows`
+    rows: datasets.Dataset | None = None,  # of `load_table`, where they were read already
 ) -> str:  # 64 hexadecimal digits
     "Digest of the data: of the file's bytes, or of questions and answers where a hub gives them."
     if Path(csv_path).is_file():
         with Path(csv_path).open("rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for batch in load_table(csv_path)[0].select_columns(["question", "answer"]).iter(1000):
+    for batch in (load_table(csv_path)[0] if rows is None else rows).select_columns(["question", "answer"]).iter(1000):
         digest.update(json.dumps([batch["question"], batch["answer"]], ensure_ascii=False).encode())
     return digest.hexdigest()
 

@@ -89,6 +89,7 @@ def held_out_rows(
     csv_path: str | Path = BUNDLED_CSV,  # the data set of the training
     eval_files: list[str] = (),  # files with `question` and `answer`, instead of the held-out parts
     max_questions: int = 0,  # questions a set at most; 0: all
+    loader: DataLoader | None = None,  # of `csv_path`, where it was read already
 ) -> dict[str, list[dict]]:  # rows by set
     "Questions with gold answers, by set; raises `InputError` where there are none."
     require(max_questions >= 0, "max_questions", max_questions, "must be 0 (all) or more")
@@ -96,7 +97,7 @@ def held_out_rows(
     require(len(set(names)) == len(names), "eval_file", list(eval_files), "two files share a name; rename one")
     if eval_files: sets = {n: DataLoader(f).rows for n, f in zip(names, eval_files)}
     else:
-        parts = DataLoader(csv_path).split()
+        parts = (loader or DataLoader(csv_path)).split()
         sets = {k: parts[k] for k in ("paraphrase", "unseen") if len(parts[k])}
     require(bool(sets), "csv_path", str(csv_path), "holds too few rules: nothing is held out; pass --eval_file")
     return {k: [rows[i * len(rows) // n] for i in range(n)] for k, rows in sets.items()
@@ -166,10 +167,12 @@ def evaluate(
     max_questions: int = 0,  # questions a set at most; 0: all
     model_config: ModelConfig | None = None,  # numbers and device
     cache_dir: str | Path | None = None,  # folder of embedded bases
+    loader: DataLoader | None = None,  # of the data set it was trained on, where that was read already
 ) -> Evaluation:  # with table, plot and JSON
     "Ask base and tuned model the same held-out questions; shows a bar for each."
     read_adapter_config(model_path)
-    rows = held_out_rows(BUNDLED_CSV if eval_files else trained_on(model_path), eval_files, max_questions)
+    source = BUNDLED_CSV if eval_files or loader else trained_on(model_path)
+    rows = held_out_rows(source, eval_files, max_questions, loader)
     manager = InferenceManager(model_path, config, model_config, cache_dir)
     questions = [r["question"] for part in rows.values() for r in part]
     tuned = iter(manager.batch(questions))
