@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED_WHEEL', 'EMBEDDED_GGUF', 'EMBEDDED_SHA256', 'file_sha256', 'embedded_model', 'set_pad_token',
-           'save_tiny_llama', 'resolve_model', 'hub_error', 'cpu_has_bf16', 'choose_device', 'choose_dtype',
-           'base_fingerprint', 'check_gpu_memory', 'free_memory', 'quantization_config', 'keep_gradients',
-           'ModelManager', 'read_adapter_config', 'read_stats', 'InferenceModelManager', 'merge_adapter',
-           'export_model', 'ollama_modelfile']
+           'save_tiny_llama', 'resolve_model', 'hub_error', 'choose_device', 'choose_dtype', 'base_fingerprint',
+           'check_gpu_memory', 'free_memory', 'quantization_config', 'keep_gradients', 'ModelManager',
+           'read_adapter_config', 'read_stats', 'InferenceModelManager', 'merge_adapter', 'export_model',
+           'ollama_modelfile']
 
 # %% ../nbs/03_model.ipynb #835d5168
 import gc, hashlib, json, os, re, shutil, subprocess, sys, tempfile, warnings, zipfile
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .config import (EMBEDDED_MODEL, TEMPLATE_DATE, InputError, LoRAConfig, ModelConfig, SystemConfig,
                              byte_tokenizer, encode_prompt, format_prompt, render_prompt, require, turn_end_id)
+from .precision import bf16_verdict, cpu_has_bf16
 
 import torch
 from filelock import FileLock
@@ -163,11 +164,6 @@ def hub_error(
                       f"name a folder, or {EMBEDDED_MODEL}, which needs no hub")
 
 # %% ../nbs/03_model.ipynb #9e55ff1c
-def cpu_has_bf16() -> bool:  # AVX-512 BF16, AMX or the like
-    "Whether this CPU multiplies bfloat16 in hardware."
-    return any(v for k, v in torch.cpu.get_capabilities().items() if k.endswith("bf16"))
-
-
 def choose_device(
     device: str = "auto",  # auto, cpu or cuda
 ) -> str:  # cpu or cuda
@@ -181,7 +177,11 @@ def choose_dtype(
     torch_dtype: str = "auto",  # auto, bfloat16, float16 or float32
     device: str = "cpu",  # cpu or cuda
 ) -> torch.dtype:  # the dtype of the weights
-    "bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU."
+    """bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
+
+    Raises `InputError` where bfloat16 is asked for by name on a CPU that would have to emulate it."""
+    if torch_dtype == "bfloat16" and device == "cpu":
+        require(cpu_has_bf16(), "torch_dtype", torch_dtype, f"{bf16_verdict()}; pass --torch_dtype float32, or auto")
     if torch_dtype != "auto": return getattr(torch, torch_dtype)
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -271,6 +271,8 @@ class ModelManager:
                 self.source, dtype=self.dtype, quantization_config=quantization, device_map={"": self._place()},
                 use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError) as e: raise hub_error(self.config.model_name, e) from e
+        if self.config.load_in_4bit and self.device == "cpu" and not cpu_has_bf16():
+            keep_gradients(self.model)  # what bitsandbytes has repacked, it multiplies in bfloat16
         self.model.generation_config.pad_token_id = (self.tokenizer or self.load_tokenizer()).pad_token_id
         return self.model
 
