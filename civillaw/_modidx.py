@@ -461,6 +461,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'civillaw.peers._median': ('peers.html#_median', 'civillaw/peers.py'),
                                 'civillaw.peers._our_trainer': ('peers.html#_our_trainer', 'civillaw/peers.py'),
                                 'civillaw.peers._trl_trainer': ('peers.html#_trl_trainer', 'civillaw/peers.py'),
+                                'civillaw.peers.able_settings': ('peers.html#able_settings', 'civillaw/peers.py'),
                                 'civillaw.peers.benchmark_peers': ('peers.html#benchmark_peers', 'civillaw/peers.py'),
                                 'civillaw.peers.measure_run': ('peers.html#measure_run', 'civillaw/peers.py'),
                                 'civillaw.peers.peers_table': ('peers.html#peers_table', 'civillaw/peers.py'),
