@@ -126,17 +126,29 @@ def check_help(env):
         raise CheckFailed(f"an unknown command should be named in one line:\n{output}")
 
 
+def plain_folder():
+    "A place for temporary folders with no hidden folder in its path: below one, nbdev builds no page."
+    places = [Path(place).resolve() for place in (tempfile.gettempdir(), "/tmp", "/var/tmp", Path.home())]
+    plain = [p for p in places if os.access(p, os.W_OK) and not any(part[0] == "." for part in p.parts)]
+    return plain[0] if plain else None
+
+
 def check_docs(env):
-    "The site is built from the notebooks and no link in it is broken."
-    # nbdev_proc_nbs would first try to install Quarto with sudo; proc_nbs is the part that is needed.
-    run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs(force=True)"], env)
-    output = run([BIN / "smalldocs", "check", "_proc"], env, expect=(0, 1))
-    # nbdev writes output-file for Quarto; links out of nbs/ (LICENSE) are for the README, and readme.py checks those.
-    harmless = re.compile(r"output-file is not read|\(outside the project\)$|^\d+ page\(s\)")
-    problems = [line for line in output.splitlines() if not harmless.search(line)]
-    if problems:
-        raise CheckFailed("\n".join(problems))
-    run([BIN / "smalldocs", "render", "_proc"], env)
+    "The site is built from the notebooks, in a copy elsewhere, and no link in it is broken; it is left in `_proc`."
+    with tempfile.TemporaryDirectory(dir=plain_folder()) as tmp:
+        copy = scratch_copy(Path(tmp))
+        shutil.copytree(ROOT / "civillaw", copy / "civillaw", dirs_exist_ok=True)
+        # nbdev_proc_nbs would first try to install Quarto with sudo; proc_nbs is the part that is needed.
+        run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs(force=True)"], env, cwd=copy)
+        output = run([BIN / "smalldocs", "check", "_proc"], env, expect=(0, 1), cwd=copy)
+        # nbdev writes output-file for Quarto; links out of nbs/ (LICENSE) are for the README, and readme.py checks those.
+        harmless = re.compile(r"output-file is not read|\(outside the project\)$|^\d+ page\(s\)")
+        problems = [line for line in output.splitlines() if not harmless.search(line)]
+        if problems:
+            raise CheckFailed("\n".join(problems))
+        run([BIN / "smalldocs", "render", "_proc"], env, cwd=copy)
+        shutil.rmtree(ROOT / "_proc", ignore_errors=True)
+        shutil.copytree(copy / "_proc", ROOT / "_proc")
 
 
 def check_notebook(path, able, env, timeout):
