@@ -241,7 +241,8 @@ def unpack_gguf(
     except (OSError, ValueError, KeyError) as e:
         raise InputError(f"model_name = {base.name!r}: transformers cannot read its file ({str(e).splitlines()[0]})") from e
     model.config.tie_word_embeddings = base.tie_embeddings
-    if base.tie_embeddings: model.tie_weights()
+    if base.tie_embeddings:  # of two matrices the head's, which the file holds in more bits
+        model.get_input_embeddings().weight = model.get_output_embeddings().weight
     set_pad_token(tokenizer)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config._name_or_path = base.name

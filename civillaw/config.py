@@ -160,7 +160,8 @@ class InferenceConfig:
     repetition_penalty: float = setting(1.0, "above 1 makes words that stand in the text less likely "
                                         "(Keskar et al. 2019)")
     no_repeat_ngram_size: int = setting(0, "forbid a run of so many tokens to come twice; 0: allow")
-    answer_batch_size: int = setting(16, "questions answered side by side in a batch")
+    answer_batch_size: int = setting(32, "questions answered side by side in a batch")
+    merge_adapter: bool = setting(True, "add the adapter into the base for answering, where both give the same answers")
     seed: int = setting(42, "seed of the draw, with do_sample")
 
     def __post_init__(self):

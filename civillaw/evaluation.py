@@ -176,7 +176,9 @@ def evaluate(
     manager = InferenceManager(model_path, config, model_config, cache_dir)
     questions = [r["question"] for part in rows.values() for r in part]
     tuned = iter(manager.batch(questions))
-    with manager.base_answers(): base = iter(manager.batch(questions))
+    manager.unload()
+    manager = InferenceManager(None, config, manager.manager.base.config, cache_dir)  # the adapter may be merged
+    base = iter(manager.batch(questions))
     by_set = lambda answers: {k: [next(answers) for _ in part] for k, part in rows.items()}
     result = Evaluation(str(model_path), rows, by_set(base), by_set(tuned))
     manager.unload()

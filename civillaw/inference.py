@@ -7,8 +7,8 @@ __all__ = ['Answer', 'escape_markdown', 'TextPieces', 'StopOnEvent', 'InferenceM
            'check_output_file', 'write_text', 'measure_speed']
 
 # %% ../nbs/05_inference.ipynb #7b904df4
-import contextlib, os, re, threading, time
-from collections.abc import Iterator
+import os, re, threading, time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 from transformers.generation.streamers import BaseStreamer
 
+from .decoding import can_refill, decode_rows
 from .files import open_text, read_rows, regular_file
 from .model import InferenceModelManager
 from .statute import Citation, check_citations, citation_table
@@ -105,7 +106,8 @@ class InferenceManager:
         cache_dir: str | Path | None = None,  # folder of embedded bases
     ):
         "Load model and tokenizer; raises `InputError` where the folder holds no model that can be trusted."
-        self.manager, self.model_path = InferenceModelManager(model_path, model_config, cache_dir), model_path
+        merge = config is None or config.merge_adapter
+        self.manager, self.model_path = InferenceModelManager(model_path, model_config, cache_dir, merge), model_path
         self.config = config or InferenceConfig(**answer_settings(self.manager.base.config.model_name))
         self.model, self.tokenizer = self.manager.load()
         self.turn_end = turn_end_id(self.tokenizer)
@@ -196,23 +198,26 @@ class InferenceManager:
     def batch(self,
         questions: list[str],  # in any order
         progress: bool = True,  # show a bar on stderr
+        on_answer: Callable[[int, Answer], None] | None = None,  # told of each answer, with its place, as it ends
     ) -> list[Answer]:  # in the order of the questions
-        "Many answers side by side, in batches of questions of like length."
+        "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
         prompts, answers = [self._prompt(q) for q in questions], [None] * len(questions)
-        size = self.config.answer_batch_size
-        order = sorted(range(len(questions)), key=lambda i: len(prompts[i]))
         with tqdm(total=len(questions), desc="answers", disable=not progress) as bar:
-            for part in (order[i:i + size] for i in range(0, len(order), size)):
-                start, rows = time.time(), self._generate([prompts[i] for i in part]).tolist()
-                for i, row in zip(part, rows):
-                    answers[i] = self._answer(questions[i], row, (time.time() - start) / len(part))
-                bar.update(len(part))
+            for i, new_ids, seconds in self._decode(prompts):
+                answers[i] = self._answer(questions[i], new_ids, seconds)
+                if on_answer: on_answer(i, answers[i])
+                bar.update()
         return answers
 
-    @contextlib.contextmanager
-    def base_answers(self):
-        "Within this context the base answers, with the adapter switched off."
-        with self.model.disable_adapter() if self.manager.has_adapter else contextlib.nullcontext(): yield self
+    def _decode(self, prompts: list[list[int]]) -> Iterator[tuple[int, list[int], float]]:
+        "Place, new tokens and seconds of each answer as it ends; models with windows answer in batches of `generate`."
+        if can_refill(self.model): yield from decode_rows(self.model, prompts, self.config, self.turn_end)
+        else:
+            size, order = self.config.answer_batch_size, sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+            for part in (order[i:i + size] for i in range(0, len(order), size)):
+                start, rows = time.time(), self._generate([prompts[i] for i in part]).tolist()
+                share = (time.time() - start) / len(part)
+                yield from ((i, row, share) for i, row in zip(part, rows))
 
     def unload(self) -> None:
         "Forget the model and give its memory back."

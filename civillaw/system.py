@@ -10,11 +10,13 @@ import importlib.metadata, os, platform, shutil, time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .model import check_gpu_memory, choose_device, choose_dtype
+from .plan import KNOWN_SHAPES, larger_base, plan_memory
+from .precision import bf16_verdict, core_gflops, cpu_gflops, cpu_has_bf16
+
 import psutil
 import torch
 
-from .model import check_gpu_memory, choose_device, choose_dtype, cpu_has_bf16
-from .plan import KNOWN_SHAPES, larger_base, plan_memory
 
 # %% ../nbs/03d_system.ipynb #4cca9215
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "ipywidgets")
@@ -29,6 +31,8 @@ class SystemReport:
     cores: int
     memory_gb: float
     bf16: bool
+    gemm_gflops: dict  # of all cores, by dtype
+    gemm_gflops_a_core: dict
     gpu: dict
     disk_free_gb: float
     verdict: list
@@ -39,8 +43,10 @@ class SystemReport:
 
     def _repr_markdown_(self) -> str:
         gpu = f"{self.gpu['name']}, {self.gpu['total_gb']} GB" if self.gpu["available"] else "none that torch can use"
+        rates = ", ".join(f"{dtype} {rate:g}" for dtype, rate in self.gemm_gflops.items())
         lines = [("Python", self.python), *self.packages.items(),
                  ("CPU", f"{self.cpu}, {self.cores} cores, bfloat16 in hardware: {'yes' if self.bf16 else 'no'}"),
+                 ("matrix products", f"{rates} GFLOP/s"),
                  ("memory", f"{self.memory_gb} GB"), ("GPU", gpu), ("free disk", f"{self.disk_free_gb} GB")]
         return "\n".join(["| what | here |", "|---|---|", *(f"| {k} | {v} |" for k, v in lines), "",
                           *(f"- {v}" for v in self.verdict)])
@@ -63,7 +69,7 @@ def card_hint(
 
 
 def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
-    "Sentences on what can be trained, and what to mend first."
+    "Sentences on what can be trained, on the dtype of the CPU, and what to mend first."
     said, room = [], gpu["total_gb"] if gpu["available"] else memory_gb
     if not gpu["available"] and shutil.which("nvidia-smi"):
         said.append("An NVIDIA driver is here, but torch cannot use the card: this torch is a CPU build or the driver "
@@ -73,6 +79,7 @@ def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
     said.append(f"Can train on the {where}: {', '.join(able)}." if able
                 else f"{room} GB of memory is too little to train any known model.")
     if card_hint(gpu): said.append(card_hint(gpu))
+    said.append(f"CPU: {bf16_verdict()}.")
     if disk_free_gb < 5: said.append(f"Only {disk_free_gb} GB of disk is free: packages and a model need about 5 GB.")
     return said
 
@@ -83,7 +90,7 @@ def check_system() -> SystemReport:  # with `_repr_markdown_` and `as_dict`
     disk = round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)
     cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     return SystemReport(platform.python_version(), {p: package_version(p) for p in PACKAGES}, cpu,
-                        psutil.cpu_count(logical=False) or os.cpu_count(), memory_gb, cpu_has_bf16(), gpu, disk,
+                        psutil.cpu_count(logical=False) or os.cpu_count(), memory_gb, cpu_has_bf16(), cpu_gflops(), core_gflops(), gpu, disk,
                         _verdict(gpu, memory_gb, disk))
 
 # %% ../nbs/03d_system.ipynb #b3a6a1c8

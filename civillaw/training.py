@@ -450,7 +450,7 @@ class TrainingManager:
         self.learned = preflight(self.dataset["train"], self.manager.tokenizer)
         self.data_digest = data_sha256(self.config.csv_path, self.loader.rows)  # of what was read, not of what is there when it ends
         no_half = self.manager.device == "cpu" and self.manager.dtype == torch.float16
-        require(not no_half, "torch_dtype", "float16", "needs a GPU; use bfloat16 or float32 on a CPU")
+        require(not no_half, "torch_dtype", "float16", "needs a GPU; use auto or float32 on a CPU")
         try: training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]))
         except ValueError as e: raise InputError(f"training settings: {str(e).splitlines()[0]}") from e
         self.trainer, self.rows, self.plan, self.stats = None, None, None, {}
