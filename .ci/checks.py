@@ -138,6 +138,7 @@ def check_docs(env):
     with tempfile.TemporaryDirectory(dir=plain_folder()) as tmp:
         copy = scratch_copy(Path(tmp))
         shutil.copytree(ROOT / "civillaw", copy / "civillaw", dirs_exist_ok=True)
+        shutil.copy(ROOT / "_quarto.yml", copy / "nbs")  # a link in nbs/, which copytree takes for a dangling one
         # nbdev_proc_nbs would first try to install Quarto with sudo; proc_nbs is the part that is needed.
         run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs(force=True)"], env, cwd=copy)
         output = run([BIN / "smalldocs", "check", "_proc"], env, expect=(0, 1), cwd=copy)

@@ -34,6 +34,7 @@ from .plan import plan_memory
 from .system import card_hint, check_system, machine
 from .table import load_table
 from .peers import PeerRun, benchmark_peers, peers_table
+from .threads import benchmark_threads, threads_table
 from .training import TrainingManager
 
 # %% ../nbs/09_cli.ipynb #06ae3dc5
@@ -94,7 +95,7 @@ class EvaluationInput:
 @dataclass
 class BenchmarkInput:
     "What to measure."
-    kind: str = setting("", "training, inference, data or memory")
+    kind: str = setting("", "training, inference, data, memory or threads")
     model_path: str = setting("", "folder of a tuned model, for inference; empty: the untuned base")
     model_name: str = setting(DEFAULT_BASE, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
@@ -284,11 +285,11 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     kinds = dict(training=beside if data.peer else lambda: benchmark_training(csv_path=data.csv_path, **bases),
                  data=lambda: benchmark_data(data.csv_path, data.rows, data.model_name),
                  inference=lambda: benchmark_inference(data.model_path or None, **({} if data.model_path else bases)),
-                 memory=lambda: benchmark_memory(data.model_name))
+                 memory=lambda: benchmark_memory(data.model_name), threads=lambda: benchmark_threads(data.model_name))
     require(data.kind in kinds, "benchmark", data.kind,
             f"must be one of {', '.join(kinds)}: civillaw benchmark training")
     figures = kinds[data.kind]()
-    tables = dict(data=data_table, training=peers_table if data.peer else None)
+    tables = dict(data=data_table, threads=threads_table, training=peers_table if data.peer else None)
     if tables.get(data.kind): print(tables[data.kind](figures).to_string(index=False))
     else: print("| what | measured |\n|---|---|\n"
                 + "\n".join(f"| {k} | {v} |" for k, v in figures.items() if k != "machine"))
@@ -442,7 +443,7 @@ COMMANDS = dict(
     evaluate=Command(run_evaluate, (EvaluationInput, InferenceConfig, SystemConfig, Output),
                      "base against tuned on held-out questions"),
     benchmark=Command(run_benchmark, (BenchmarkInput, Output),
-                      "speed and memory: benchmark training|inference|data|memory"),
+                      "speed and memory: benchmark training|inference|data|memory|threads"),
     export=Command(run_export, (ExportInput, SystemConfig, Output),
                    "write a merged model for Ollama, vLLM or transformers"),
     full=Command(run_full, (*_train, EvaluationInput, Output), "check, plan, train, evaluate, report"))
