@@ -68,7 +68,7 @@ def group_rows(
 
 # %% ../nbs/02_data.ipynb #713eefa9
 def _draw_parts(rows: datasets.Dataset, first: np.ndarray) -> np.ndarray:
-    "For each row 0 train, 1 validation, 2 paraphrase, 3 unseen."
+    "For each row 0 train, 1 validation, 2 seen, 3 unseen."
     size, parts = np.bincount(first, minlength=len(rows)), np.zeros(len(rows), dtype=np.int8)
     spare, best, name = np.zeros(len(rows), dtype=bool), {}, "rule" if has_rules(rows) else "question"
     ids = "id" if "id" in rows.column_names else "question"
@@ -78,7 +78,7 @@ def _draw_parts(rows: datasets.Dataset, first: np.ndarray) -> np.ndarray:
         if group == k:
             draw = unit_hash(_rule(row[name]), "part")
             parts[k] = 3 if draw < 0.10 else 1 if draw < 0.15 else 0
-            spare[k] = parts[k] == 0 and size[k] > 1 and unit_hash(_rule(row[name]), "paraphrase") < 0.25
+            spare[k] = parts[k] == 0 and size[k] > 1 and unit_hash(_rule(row[name]), "paraphrase") < 0.25  # the salt: `seen`
         parts[k] = parts[group]
         if spare[group]: best[group] = min(best.get(group, (2.0, k)), (unit_hash(row[ids] or row["question"], "row"), k))
     parts[[k for _, k in best.values()]] = 2
@@ -87,10 +87,11 @@ def _draw_parts(rows: datasets.Dataset, first: np.ndarray) -> np.ndarray:
 
 def split_rows(
     rows: datasets.Dataset,  # of `load_table`
-) -> dict[str, datasets.Dataset]:  # rows of `train`, `validation`, `paraphrase` and `unseen`
+) -> dict[str, datasets.Dataset]:  # rows of `train`, `validation`, `seen` and `unseen`
     "Split rows by legal rule, by hash of the rule's name."
     parts = _draw_parts(rows, group_rows(rows)) if len(rows) else np.zeros(0, dtype=np.int8)
-    return {name: rows.select(np.flatnonzero(parts == k)) for k, name in enumerate(("train", "validation", "paraphrase", "unseen"))}
+    names = ("train", "validation", "seen", "unseen")
+    return {name: rows.select(np.flatnonzero(parts == k)) for k, name in enumerate(names)}
 
 # %% ../nbs/02_data.ipynb #731bf418
 def find_leaks(

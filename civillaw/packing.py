@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'CHUNK', 'shared_prefix_length', 'PackedCollator', 'SegmentPlan', 'Segments', 'packed_attention',
-           'answer_cross_entropy', 'covers', 'packed_loss']
+           'answer_cross_entropy', 'covers', 'answer_states', 'packed_loss']
 
 # %% ../nbs/03a_packing.ipynb #9ea80489
 from dataclasses import dataclass
@@ -295,11 +295,11 @@ class _NoHead(torch.nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor: return hidden
 
 
-def packed_loss(
+def answer_states(
     model: torch.nn.Module,  # that `covers` allows, with attention `packed`; perhaps wrapped for several processes
     batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device
-) -> tuple[torch.Tensor, torch.Tensor]:  # summed loss in nats (scalar), number of answer tokens
-    "Summed cross-entropy of the answer tokens of a row with a shared prefix."
+) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor]:  # hidden states (n, width), the output layer, the tokens that predict (n,)
+    "Last hidden states of a row with a shared prefix, where they predict an answer token."
     base = _base(model)
     require(base.config._attn_implementation == "packed", "attention", base.config._attn_implementation,
             "would let the examples of a row see each other; set_attn_implementation('packed') first")
@@ -311,4 +311,14 @@ def packed_loss(
                         use_cache=False, logits_to_keep=predicts,
                         segments=Segments(batch["segments"], len(targets))).logits[0]
     finally: base.set_output_embeddings(head)
-    return answer_cross_entropy(hidden, head, targets[predicts]), (targets != -100).sum()
+    return hidden, head, predicts
+
+
+def packed_loss(
+    model: torch.nn.Module,  # as for `answer_states`
+    batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device
+) -> tuple[torch.Tensor, torch.Tensor]:  # summed loss in nats (scalar), number of answer tokens
+    "Summed cross-entropy of the answer tokens of a row with a shared prefix."
+    hidden, head, predicts = answer_states(model, batch)
+    targets = batch["shift_labels"][0, predicts]
+    return answer_cross_entropy(hidden, head, targets), torch.tensor(len(targets), device=targets.device)
