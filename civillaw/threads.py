@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import SHORT_WAIT, WAIT_VARIABLES
-from .config import EMBEDDED_MODEL, InferenceConfig, InputError, ModelConfig, require
+from .config import SMALL_BASE, InferenceConfig, InputError, ModelConfig, require
 from .inference import InferenceManager
 from .model import ModelManager, resolve_model
 from .system import machine
@@ -136,7 +136,7 @@ def measure_settings(
 
 
 def benchmark_threads(
-    model_name: str = EMBEDDED_MODEL,  # a base
+    model_name: str = SMALL_BASE,  # a base
     seconds: float = 3.0,  # of each of eight measurements a setting
     settings: dict[str, dict[str, str]] | None = None,  # name to environment; None: `wait_settings`
     cache_dir: str | Path | None = None,  # folder of the embedded model
