@@ -398,7 +398,7 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     _say(f"[3/5] {'training' if trainer else f'{folder} holds this training already: keeping it'}")
     if trainer: _train_and_leave(trainer)
     _say("[4/5] asking base and tuned model the held-out questions")
-    result = evaluate(folder, None, data.eval_file, data.max_questions, model, system.cache_path, loader)
+    result = evaluate(folder, None, data.eval_file, data.max_questions, model, system.cache_path, loader=loader)
     _say("[5/5] writing the report")
     report = write_report(folder, result, facts)
     print(metrics_markdown(result))
