@@ -33,6 +33,7 @@ Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options
 
 Examples:
   ./run_scripts.sh full
+  ./run_scripts.sh full --minutes 60 --output_dir ./longer_model
   ./run_scripts.sh check_csv --csv_path my.csv
   ./run_scripts.sh train --csv_path my.csv --output_dir ./model --epochs 5
   ./run_scripts.sh chat --model_path ./model
