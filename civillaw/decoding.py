@@ -207,6 +207,18 @@ def take_ended(
     del running.rows[len(running.rows) - len(ended):]
     return ended
 
+# %% ../nbs/04a_decoding.ipynb #b4ab0521
+def _begin(model: torch.nn.Module, prompts: list[list[int]], config: InferenceConfig, slots: int) -> RunningRows:
+    "No rows yet, but the common beginning of all prompts is read; each keeps a token to go on with."
+    beginning = os.path.commonprefix(prompts)[:min(map(len, prompts)) - 1]
+    reader = SlotModel(model, slots, max(map(len, prompts)) + config.max_new_tokens)
+    return RunningRows(reader, TokenChooser(config), beginning)
+
+
+def _row(model: torch.nn.Module, index: int, prompt: list[int], config: InferenceConfig) -> Row:
+    generator = torch.Generator(model.device).manual_seed(config.seed) if config.do_sample else None
+    return Row(index, [*prompt], len(prompt), generator)
+
 # %% ../nbs/04a_decoding.ipynb #e0de16cc
 def decode_rows(
     model: torch.nn.Module,  # a causal language model for which `can_refill` holds
@@ -229,15 +241,3 @@ def decode_rows(
         for row in rows: row.seconds += (time.perf_counter() - start) / len(rows)
         for row in ended: yield row.index, row.answer, row.seconds
         start = time.perf_counter()
-
-
-def _begin(model: torch.nn.Module, prompts: list[list[int]], config: InferenceConfig, slots: int) -> RunningRows:
-    "No rows yet, but the common beginning of all prompts is read; each keeps a token to go on with."
-    beginning = os.path.commonprefix(prompts)[:min(map(len, prompts)) - 1]
-    reader = SlotModel(model, slots, max(map(len, prompts)) + config.max_new_tokens)
-    return RunningRows(reader, TokenChooser(config), beginning)
-
-
-def _row(model: torch.nn.Module, index: int, prompt: list[int], config: InferenceConfig) -> Row:
-    generator = torch.Generator(model.device).manual_seed(config.seed) if config.do_sample else None
-    return Row(index, [*prompt], len(prompt), generator)
