@@ -134,7 +134,7 @@ def _from_hub(base: Base, parts: Path, endpoint: str | None, bar: tqdm) -> Path:
     "The file of a base from the hub, as a part file of the right size; raises `InputError` where it does not come."
     url = hf_hub_url(base.hub["repo"], base.hub["file"], revision=base.hub["revision"], endpoint=endpoint)
     part, before, error = parts / "hub.part", -1, None
-    while before < _size(part) != base.size:  # each answer has to bring something
+    while before < _size(part) < base.size:  # each answer has to bring something
         before = _size(part)
         try: _append_missing(url, part, base.size, bar)
         except Exception as e:  # which library speaks HTTP depends on the version of huggingface_hub
@@ -267,8 +267,8 @@ def _is_whole(folder: Path, base: Base) -> bool:
     try: record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError): return False
     if (record.get("sha256"), record.get("tie_embeddings")) != (base.sha256, base.tie_embeddings): return False
-    files = {folder / n: r for n, r in record["files"].items()}
-    if not all(p.is_file() and p.stat().st_size == r["size"] for p, r in files.items()): return False
+    files = {folder / n: r for n, r in record.get("files", {}).items()}
+    if not files or not all(p.is_file() and p.stat().st_size == r["size"] for p, r in files.items()): return False
     touched = [p for p, r in files.items() if p.stat().st_mtime_ns != r["mtime_ns"]]
     if not all(file_sha256(p) == files[p]["sha256"] for p in touched): return False
     with contextlib.suppress(OSError):  # the cache may be another user's

@@ -170,7 +170,7 @@ class ChatBot:
         return conversation_markdown(self.turns)
 
 # %% ../nbs/06_chat.ipynb #a1e08b4e
-_COLOURS = {IN_FORCE: "#1a7f37", DELETED: "#9a6700", NOT_FOUND: "#cf222e", OTHER_ACT: "#57606a"}  # under white text
+_COLOURS = {IN_FORCE: "#57606a", DELETED: "#9a6700", NOT_FOUND: "#cf222e", OTHER_ACT: "#57606a"}  # under white text
 
 
 def citation_html(

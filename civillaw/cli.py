@@ -6,8 +6,8 @@
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
            'BenchmarkInput', 'ExportInput', 'Parser', 'recipe_settings', 'parse', 'show', 'run_check_system',
            'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'run_chat', 'run_ask', 'run_batch',
-           'run_evaluate', 'run_benchmark', 'run_export', 'metrics_markdown', 'same_training', 'plan_text',
-           'write_report', 'run_full', 'Command', 'main']
+           'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
+           'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full', 'Command', 'main']
 
 # %% ../nbs/09_cli.ipynb #b4dd56c3
 import json, os, sys, time
@@ -27,10 +27,13 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              make_configs, recipe_of, require, setting, start_log, stop_log)
 from .checks import check_table, mend_csv
 from .data import DataLoader, check_split, data_sha256, split_rows
-from .evaluation import evaluate, held_out_rows, side_by_side
+from .evaluation import (Evaluation, evaluate, field_names, held_out_rows, metrics_markdown, models_of,
+                                 side_by_side)
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
 from .model import ModelManager, check_gpu_memory, export_model, free_memory, read_adapter_config, read_stats
 from .plan import plan_memory
+from .statements import (CHANCE, ChoiceFigures, choices_markdown, evaluate_statements, evaluate_statute,
+                                 is_statements, read_statements)
 from .system import card_hint, check_system, machine
 from .table import load_table
 from .peers import PeerRun, benchmark_peers, peers_table
@@ -88,8 +91,15 @@ class BatchInput:
 @dataclass
 class EvaluationInput:
     "Which questions."
-    eval_file: list[str] = setting([], "files with question and answer; default: what was held out of the data set")
+    eval_file: list[str] = setting([], "files with question and answer, or .jsonl with statement and label; default: what was "
+                                   "held out of the data set")
+    fields: list[str] = setting([], "their field names, where they are others: --fields statement=text label=gold")
     max_questions: int = setting(0, "questions a set at most; 0: all")
+    guards: str = setting("off", "the guard against repetition: off, on, or both, one after the other")
+    bits: bool = setting(True, "also measure the bits a character that both models need for the gold answers")
+    statute_questions: int = setting(0, "questions of each kind made from the table of articles (which exists, which is "
+                                     "deleted, which has the title); 0: none")
+    fresh: bool = setting(False, "ask anew instead of using answers that were kept")
 
 
 @dataclass
@@ -166,6 +176,7 @@ def parse(
     if Recipe in classes:
         known, (named, _) = {f.name for c in classes for f in fields(c)}, parser.parse_known_args(early)
         parser.set_defaults(**{k: v for k, v in recipe_settings(named.recipe, named.model_name).items() if k in known})
+    if command == "evaluate": parser.set_defaults(max_new_tokens=320)  # all bases alike, whatever their recipe says
     *settings, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True,
                                                             look_for_args_file=False)
     if unknown: parser.error(f"unknown flag {unknown[0]}")
@@ -266,13 +277,56 @@ def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig
     print(f"{len(answers)} answers in {target}")
     return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
 
+# %% ../nbs/09_cli.ipynb #1637a819
+def choice_figures(
+    model_path: str | Path,  # folder of a tuned model
+    data: EvaluationInput,  # files and numbers
+    model_config: ModelConfig | None,  # numbers and device; None: bits as trained
+    cache_dir: Path,  # of embedded model and answers
+) -> dict[str, dict[str, ChoiceFigures]]:  # by `statements` and `statute`, where they are asked for
+    "Figures on statements and on questions made from the table of articles."
+    fields, out = field_names(data.fields), {}
+    files = [f for f in data.eval_file if is_statements(f, fields)]
+    take = lambda rows, most: [rows[k * len(rows) // most] for k in range(most)]
+    sets = {Path(f).stem: read_statements(f, fields) for f in files}
+    require(len(sets) == len(files), "eval_file", files, "two files share a name; rename one")
+    models = lambda: models_of(model_path, model_config, cache_dir, data.fresh)
+    if sets: out["statements"] = evaluate_statements(
+        models(), {k: take(rows, min(data.max_questions or len(rows), len(rows))) for k, rows in sets.items()})
+    if data.statute_questions: out["statute"] = evaluate_statute(models(), data.statute_questions)
+    return out
 
+
+def choice_tables(
+    figures: dict[str, dict[str, ChoiceFigures]],  # of `choice_figures`
+) -> list[str]:  # markdown tables
+    "Statements and article numbers as tables."
+    return [choices_markdown(part, CHANCE if kind == "statute" else None) for kind, part in figures.items()]
+
+
+def choice_dict(
+    figures: dict[str, dict[str, ChoiceFigures]],  # of `choice_figures`
+) -> dict:  # for JSON
+    "The same as plain values; beside article numbers what a guess gets."
+    return {kind: {name: r.as_dict() | (dict(chance=CHANCE) if kind == "statute" else {}) for name, r in part.items()}
+            for kind, part in figures.items()}
+
+# %% ../nbs/09_cli.ipynb #719a24fa
 def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
-    "Base against tuned model on held-out questions."
+    "Base against tuned model on held-out questions, statements and article numbers."
+    read_adapter_config(inference.model_path)
+    fields = field_names(data.fields)
+    questions = [f for f in data.eval_file if not is_statements(f, fields)]
     start_log("inference", system.log_dir)
-    result = evaluate(inference.model_path, inference, data.eval_file, data.max_questions, cache_dir=system.cache_path)
-    print(metrics_markdown(result))
-    return result.as_dict()
+    figures, out = {}, dict(model_path=inference.model_path, sets={})
+    if questions or not data.eval_file:
+        result = evaluate(inference.model_path, inference, questions, data.max_questions, cache_dir=system.cache_path,
+                          fields=data.fields, guards=data.guards, fresh=data.fresh, bits=data.bits)
+        print(metrics_markdown(result))
+        out = result.as_dict()
+    figures = choice_figures(inference.model_path, data, None, system.cache_path)
+    for table in choice_tables(figures): print(f"\n{table}")
+    return out | choice_dict(figures)
 
 # %% ../nbs/09_cli.ipynb #5d10d23c
 def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
@@ -304,18 +358,6 @@ def run_export(data: ExportInput, system: SystemConfig, output: Output) -> dict:
     return dict(output_dir=str(out), files=sorted(p.name for p in out.iterdir()))
 
 # %% ../nbs/09_cli.ipynb #e4b146fb
-def metrics_markdown(
-    result,  # an `Evaluation`
-) -> str:  # a markdown table
-    "Figures of base and tuned model by set of questions."
-    table = result.table()
-    cell = lambda v: "-" if v is None or v != v else f"{v:.1f}" if v > 1.5 else f"{v:.3f}"
-    head = [f"{name} {dict(base='기본', tuned='학습')[who]}" for name, who in table.columns]
-    lines = [f"| {metric} | " + " | ".join(cell(v) for v in values) + " |"
-             for metric, values in zip(table.index, table.values)]
-    return "\n".join([f"| 지표 | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|", *lines])
-
-
 def same_training(
     output_dir: str | Path,  # a folder that may hold a model
     configs: tuple,  # model, LoRA and training settings
@@ -339,10 +381,19 @@ def plan_text(
     except InputError as e: return f"No plan: {e}"
 
 
+def frame_markdown(
+    frame,  # a pandas table of strings
+) -> str:  # a markdown table
+    "A table with its index as first column."
+    lines = [[name, *map(str, row)] for name, row in zip(frame.index, frame.values)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [["", *frame.columns], ["---"] * (len(frame.columns) + 1), *lines])
+
+
 def write_report(
     folder: Path,  # of the tuned model
-    result,  # an `Evaluation`
+    result: Evaluation,  # base against tuned
     facts: list[str],  # markdown about machine, data and plan
+    tables: list[str] = (),  # of `choice_tables`
 ) -> Path:  # report.md
     "Write report.md, evaluation.png and evaluation.json beside the model and its losses.png."
     stats = read_stats(folder)
@@ -352,10 +403,12 @@ def write_report(
                 f"{stats['tokens']} tokens, peak memory {stats['peak_memory_mb']} MB. "
                 f"Held-out loss {stats['first_eval_loss']:.3f} before, **{stats['best_eval_loss']:.3f}** after "
                 f"(step {stats['best_step']}).")
-    sets = [f"### {name}\n\n{side_by_side(result, name)}" for name in result.rows]
+    groups = [f"**{name}**, {by}\n\n{frame_markdown(result.breakdown_table(name, by))}" for name in result.rows
+              for by in ("category", "difficulty", "digits") if result.breakdown(name, by)]
     parts = [f"# {stats['base_model']} on Korean civil law", f"> {get_notice()}", *facts, "## Training", training,
              "![loss](losses.png)", "## Base against tuned", metrics_markdown(result), "![evaluation](evaluation.png)",
-             "## Answers side by side", *sets]
+             "## Tuned model by group", *groups, *(["## Given answers", *tables] if tables else []),
+             "## Answers side by side", side_by_side(result)]
     return write_text(folder / "report.md", "\n\n".join(parts) + "\n")
 
 # %% ../nbs/09_cli.ipynb #d0bcddc2
@@ -384,12 +437,12 @@ def _train_and_leave(trainer: TrainingManager) -> None:
     free_memory()
 
 
-def _results(folder: Path, report: Path, result, seconds: float) -> dict:
+def _results(folder: Path, report: Path, result: Evaluation, figures: dict, seconds: float) -> dict:
     "What `full` prints as JSON."
     stats = read_stats(folder)
     return dict(report=str(report), seconds=round(seconds, 1), training_seconds=stats["seconds"],
                 first_eval_loss=stats["first_eval_loss"], best_eval_loss=stats["best_eval_loss"],
-                evaluation=result.as_dict(), machine=machine())
+                evaluation=result.as_dict() | choice_dict(figures), machine=machine())
 
 # %% ../nbs/09_cli.ipynb #ee0eba37
 def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
@@ -411,13 +464,16 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     _say(f"[3/5] {'training' if trainer else f'{folder} holds this training already: keeping it'}")
     if trainer: _train_and_leave(trainer)
     _say("[4/5] asking base and tuned model the held-out questions")
-    result = evaluate(folder, None, data.eval_file, data.max_questions, model, system.cache_path, loader)
+    questions = [f for f in data.eval_file if not is_statements(f, field_names(data.fields))]
+    result = evaluate(folder, None, questions, data.max_questions, model, system.cache_path, loader, data.fields, data.guards,
+                      data.fresh, data.bits)
+    figures = choice_figures(folder, data, model, system.cache_path)
     _say("[5/5] writing the report")
-    report = write_report(folder, result, facts)
-    print(metrics_markdown(result))
+    report = write_report(folder, result, facts, choice_tables(figures))
+    print("\n\n".join([metrics_markdown(result), *choice_tables(figures)]))
     print(f"\nreport: {report}   ({(time.time() - start) / 60:.1f} minutes)\n"
           f"ask it: {PROGRAM} ask --model_path {str(folder)!r} --question \"성년은 몇 살부터인가요?\"")
-    return _results(folder, report, result, time.time() - start)
+    return _results(folder, report, result, figures, time.time() - start)
 
 # %% ../nbs/09_cli.ipynb #507e6e73
 @dataclass

@@ -31,7 +31,7 @@ from .scoring import answer_log_probs, choice_log_probs
 from .statute import check_citations, citation_table, cited_articles
 from .tokens import encode_examples
 
-# %% ../nbs/07_evaluation.ipynb #9f064438
+# %% ../nbs/07_evaluation.ipynb #c214257b
 def field_names(
     fields: list[str],  # such as `statement=text`: our name, theirs
 ) -> dict[str, str]:  # their names by ours
@@ -66,7 +66,7 @@ def read_jsonl(
     require(bool(rows), "eval_file", str(path), "holds no line; write one JSON object a line")
     return rows
 
-# %% ../nbs/07_evaluation.ipynb #b05e96bc
+# %% ../nbs/07_evaluation.ipynb #70748111
 def _gold_list(value, where: str) -> str:
     "Gold articles of a file as names joined by ;."
     items = [str(v) for v in value] if isinstance(value, list) else str(value or "").split(";")
@@ -124,7 +124,7 @@ def held_out_rows(
     most = {k: min(max_questions or len(rows), len(rows)) for k, rows in sets.items()}
     return {k: [rows[i * len(rows) // most[k]] for i in range(most[k])] for k, rows in sets.items()}
 
-# %% ../nbs/07_evaluation.ipynb #1053e42f
+# %% ../nbs/07_evaluation.ipynb #09ad9d67
 def trained_on(
     model_path: str | Path,  # folder of a tuned model
 ) -> str | Path:  # the data set, unchanged since the training
@@ -139,7 +139,7 @@ def trained_on(
         if digest == stats["data_sha256"]: return path
     raise InputError(f"csv_path = {used!r}: {changed}")
 
-# %% ../nbs/07_evaluation.ipynb #38f8a65b
+# %% ../nbs/07_evaluation.ipynb #5e3aa4d7
 class AnswerCache:
     "What a model gave to some questions, a JSON line each, added as it comes; the last line on a question holds."
     def __init__(self,
@@ -170,7 +170,7 @@ class AnswerCache:
         except OSError as e:
             raise InputError(f"cache_dir = {str(self.path.parent)!r}: cannot be written ({e.strerror}); pass another --cache_dir")
 
-# %% ../nbs/07_evaluation.ipynb #4396ece4
+# %% ../nbs/07_evaluation.ipynb #8af46b35
 def _acting(config: InferenceConfig) -> dict:
     "The settings that an answer follows from."
     drawing = ("temperature", "top_p", "top_k", "seed") if not config.do_sample else ()
@@ -191,7 +191,7 @@ def cache_key(
                  prompt=render_prompt(tokenizer, format_prompt("?"), add_generation_prompt=True))
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
 
-# %% ../nbs/07_evaluation.ipynb #45a4cd4f
+# %% ../nbs/07_evaluation.ipynb #c49cc863
 def ask_all(
     manager: InferenceManager,  # with a loaded model
     questions: list[str],  # all of them new
@@ -238,7 +238,7 @@ class AskedModel:
         if self._manager: self._manager.unload()
         self._manager = None
 
-# %% ../nbs/07_evaluation.ipynb #0aad9b51
+# %% ../nbs/07_evaluation.ipynb #1da48d90
 @patch
 def answers(self: AskedModel,
     questions: list[str],  # in Korean
@@ -324,7 +324,7 @@ class Evaluation:
         "Figures by set, for `base`, `tuned` and their `difference`."
         return {k: self._compare(k, list(range(len(rows)))) for k, rows in self.rows.items()}
 
-# %% ../nbs/07_evaluation.ipynb #5b2b8bda
+# %% ../nbs/07_evaluation.ipynb #4604f87d
 @patch
 def breakdown(self: Evaluation,
     name: str,  # of a set of questions
@@ -352,7 +352,7 @@ def as_dict(self: Evaluation) -> dict:
     if self.guarded: out["guarded_sets"] = self.guarded.as_dict()["sets"]
     return out
 
-# %% ../nbs/07_evaluation.ipynb #f95b76ca
+# %% ../nbs/07_evaluation.ipynb #4e3e6ebf
 _WHO = dict(base="기본", tuned="학습", difference="차이")
 
 
@@ -397,7 +397,7 @@ def plot(self: Evaluation):
     fig.tight_layout()
     return fig
 
-# %% ../nbs/07_evaluation.ipynb #02edc1b4
+# %% ../nbs/07_evaluation.ipynb #17647d55
 GUARD = 16  # tokens of a run that may not come twice, where the guard is on and the settings name none
 
 
@@ -453,7 +453,7 @@ def evaluate(
     return replace(first, guarded=second[0]) if second else first
 
 
-# %% ../nbs/07_evaluation.ipynb #40be6eab
+# %% ../nbs/07_evaluation.ipynb #c49e2337
 def metrics_markdown(
     result: Evaluation,  # of `evaluate`
 ) -> str:  # a markdown table a set

@@ -223,8 +223,8 @@ class MergeGate:
         return self.top1_agreement >= 0.99 and self.mean_kl <= 1e-3
 
     def __str__(self) -> str:
-        return (f"merged in {self.dtype}, the logits differ by up to {self.largest_difference:.2g}, the likeliest token agrees "
-                f"for {self.top1_agreement:.1%} of {self.tokens}, KL {self.mean_kl:.2g} nats")
+        return (f"merged in {self.dtype}, the logits differ by up to {self.largest_difference:.2g}, the likeliest token "
+                f"agrees for {self.top1_agreement:.1%} of {self.tokens}, KL {self.mean_kl:.2g} nats")
 
 # %% ../nbs/03_model.ipynb #268473f0
 def compare_logits(
@@ -255,7 +255,7 @@ GATE_ANSWERS = (
      "고의나 과실로 인한 위법행위로 손해를 가한 사람이 배상할 책임이 있습니다(민법 제750조)."),
     ("협의이혼은 언제 효력이 생기나요?", "가정법원의 확인을 받아 신고함으로써 효력이 생깁니다(민법 제836조 제1항)."))
 
-
+# %% ../nbs/03_model.ipynb #8322a06f
 def answer_logits(
     model: torch.nn.Module,  # in evaluation mode
     tokenizer,  # of the model
@@ -289,8 +289,10 @@ def read_gate(
     "The verdict of an earlier load, from merge.json."
     try: kept = json.loads((Path(model_path) / "merge.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): return None
-    if not isinstance(kept, dict) or any(kept.get(k) != v for k, v in identity.items()): return None
-    return MergeGate(**{f.name: kept[f.name] for f in fields(MergeGate)}) if kept.keys() >= {f.name for f in fields(MergeGate)} else None
+    names = {f.name for f in fields(MergeGate)}
+    if not isinstance(kept, dict) or not kept.keys() >= names: return None
+    if any(kept.get(k) != v for k, v in identity.items()): return None
+    return MergeGate(**{name: kept[name] for name in names})
 
 
 def keep_gate(
@@ -406,7 +408,7 @@ class InferenceModelManager:
                 self.unload()
                 self.model = self._adapted(self.base.load_base())
         elif self.gate.passed: self.model = self.model.merge_and_unload()
-        if not self.gate.passed: logger.warning(f"{self.model_path}: the adapter stays apart from its base: {self.gate}")
+        if not self.gate.passed: logger.warning(f"{self.model_path}: the adapter stays apart from the base: {self.gate}")
 
     def unload(self) -> None:
         "Forget the model and give its memory back."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROW_TOKENS', 'packed_rows', 'length_batches', 'answer_log_probs', 'choice_log_probs']
 
-# %% ../nbs/05a_scoring.ipynb #6504c03a
+# %% ../nbs/05a_scoring.ipynb #837f5948
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .config import require
 from .packing import CHUNK, PackedCollator, answer_states, covers
 
-# %% ../nbs/05a_scoring.ipynb #d3d2a92d
+# %% ../nbs/05a_scoring.ipynb #e4c1eb10
 ROW_TOKENS = 2048  # tokens that pass through the model at once
 
 
@@ -44,10 +44,10 @@ def length_batches(
         room -= lengths[k]
     return batches
 
-# %% ../nbs/05a_scoring.ipynb #5d1a7073
-def _segment_scores(model: torch.nn.Module, examples: list[dict]) -> torch.Tensor:
-    "Log-probability of the answer of each example of one row."
-    batch = {k: v.to(model.device) for k, v in PackedCollator()(examples).items()}
+# %% ../nbs/05a_scoring.ipynb #8f4f5a7c
+def _segment_scores(model: torch.nn.Module, examples: list[dict], per_row: int = 0) -> torch.Tensor:
+    "Log-probability of the answer of each example of a batch; so many share a prefix, 0: all."
+    batch = {k: v.to(model.device) for k, v in PackedCollator(per_row)(examples).items()}
     hidden, head, at = answer_states(model, batch)
     targets, owner = batch["shift_labels"][0, at], torch.searchsorted(batch["segments"][:, 2].contiguous(), at, right=True) - 1
     total = torch.zeros(len(examples), device=at.device)
@@ -78,7 +78,7 @@ def answer_log_probs(
             for k, s in zip(part, _segment_scores(model, [examples[k] for k in part]).tolist()): scores[k] = s
     return scores
 
-# %% ../nbs/05a_scoring.ipynb #2d7e9cb5
+# %% ../nbs/05a_scoring.ipynb #3dcbf730
 def _single_tokens(model: torch.nn.Module, prompts: list[list[int]], choices: list[list[int]]) -> torch.Tensor:
     "Log-probabilities of choices of one token after each prompt of one row, shape (prompts, choices)."
     examples = [dict(input_ids=[*p, c[0]], labels=[-100] * len(p) + [c[0]]) for p, c in zip(prompts, choices)]
@@ -87,10 +87,11 @@ def _single_tokens(model: torch.nn.Module, prompts: list[list[int]], choices: li
     return torch.cat(log_p).gather(1, torch.tensor(choices, device=hidden.device))
 
 
-def _several_tokens(model: torch.nn.Module, prompt: list[int], choices: list[list[int]]) -> list[float]:
-    "Log-probabilities of choices of any length after one prompt, in a row of its own."
-    examples = [dict(input_ids=prompt + c, labels=[-100] * len(prompt) + c) for c in choices]
-    return [_plain_score(model, e) for e in examples] if covers(model) else _segment_scores(model, examples).tolist()
+def _several_tokens(model: torch.nn.Module, prompts: list[list[int]], choices: list[list[list[int]]]) -> torch.Tensor:
+    "Log-probabilities of choices of any length, each prompt with its choices a row of its own, shape (prompts, choices)."
+    examples = [dict(input_ids=p + c, labels=[-100] * len(p) + c) for p, own in zip(prompts, choices) for c in own]
+    scores = torch.tensor([_plain_score(model, e) for e in examples]) if covers(model) else _segment_scores(model, examples, len(choices[0]))
+    return scores.view(len(prompts), -1)
 
 
 def choice_log_probs(
@@ -101,12 +102,12 @@ def choice_log_probs(
 ) -> list[list[float]]:  # in nats, in the order of prompts and choices
     "Log-probability of each choice after its prompt."
     require(all(c and all(c) for c in choices), "choices", "", "each needs one token at least")
+    require(len(set(map(len, choices))) < 2, "choices", "", "must be as many for each prompt")
     single = not covers(model) and all(len(ids) == 1 for c in choices for ids in c)
-    batches = length_batches([len(p) for p in prompts], ROW_TOKENS if single else 0)
-    scores = [[]] * len(prompts)
-    with packed_rows(model) if not covers(model) else torch.inference_mode():
+    scores, batches = [[]] * len(prompts), length_batches([len(p) + sum(map(len, c)) for p, c in zip(prompts, choices)])
+    with torch.inference_mode() if covers(model) else packed_rows(model):
         for part in tqdm(batches, desc=progress, disable=not progress):
-            if single: rows = _single_tokens(model, [prompts[k] for k in part], [sum(choices[k], []) for k in part]).tolist()
-            else: rows = [_several_tokens(model, prompts[k], choices[k]) for k in part]
-            for k, row in zip(part, rows): scores[k] = row
+            ids, own = [prompts[k] for k in part], [choices[k] for k in part]
+            rows = _single_tokens(model, ids, [sum(c, []) for c in own]) if single else _several_tokens(model, ids, own)
+            for k, row in zip(part, rows.tolist()): scores[k] = row
     return scores
