@@ -11,7 +11,8 @@ import os
 
 # %% ../nbs/00a_waiting.ipynb #e6988da8
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what decides how OpenMP's threads wait
-SHORT_WAIT = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}  # chosen among the candidates of `civillaw benchmark threads`
+# One of the candidates of `civillaw benchmark threads`, alone and beside other programs.
+SHORT_WAIT = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 
 
 def set_wait(

@@ -70,12 +70,12 @@ def cpu_has_bf16() -> bool:  # measured, not read from the names of its instruct
 @cache
 def cpu_gflops() -> dict[str, float]:  # float32 and bfloat16
     "GFLOP/s of all cores in a matrix product by dtype, small where bfloat16 is emulated; measured once a process."
-    return dict(float32=gemm_peak_gflops(torch.float32),
-                bfloat16=gemm_peak_gflops(torch.bfloat16, size=0 if cpu_has_bf16() else 256, runs=5 if cpu_has_bf16() else 1))
+    size, runs = (0, 5) if cpu_has_bf16() else (256, 1)
+    return dict(float32=gemm_peak_gflops(torch.float32), bfloat16=gemm_peak_gflops(torch.bfloat16, size=size, runs=runs))
 
 
 def bf16_verdict() -> str:  # one line for a report or an error
     "Whether bfloat16 is in hardware, with the rates that say so."
     rates, has = core_gflops(), cpu_has_bf16()
-    return (f"bfloat16 in hardware: {'yes' if has else 'no'}: {rates['bfloat16']:g} against {rates['float32']:g} GFLOP/s a core; "
-            f"{'bfloat16' if has else 'float32'} is used")
+    return (f"bfloat16 in hardware: {'yes' if has else 'no'}: {rates['bfloat16']:g} against {rates['float32']:g} GFLOP/s "
+            f"a core; {'bfloat16' if has else 'float32'} is used")
