@@ -90,8 +90,8 @@ def check_system() -> SystemReport:  # with `_repr_markdown_` and `as_dict`
     disk = round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)
     cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     return SystemReport(platform.python_version(), {p: package_version(p) for p in PACKAGES}, cpu,
-                        psutil.cpu_count(logical=False) or os.cpu_count(), memory_gb, cpu_has_bf16(), cpu_gflops(), core_gflops(), gpu, disk,
-                        _verdict(gpu, memory_gb, disk))
+                        psutil.cpu_count(logical=False) or os.cpu_count(), memory_gb, cpu_has_bf16(), cpu_gflops(), core_gflops(),
+                        gpu, disk, _verdict(gpu, memory_gb, disk))
 
 # %% ../nbs/03d_system.ipynb #b3a6a1c8
 def machine() -> dict:  # cpu, cores, gpu, dtype, torch, date

@@ -47,7 +47,8 @@ def training_work(
     batch = rows.collator([dict(input_ids=draw(0) + draw(k), labels=[-100] * 80 + draw(k)[16:]) for k in range(1, 5)])
 
     def work() -> int:
-        with torch.autocast("cpu", manager.dtype, enabled=rows.autocast): total, count = batch_loss(model.train(), batch)
+        with torch.autocast("cpu", manager.dtype, enabled=rows.autocast):
+            total, count = batch_loss(model.train(), batch)
         (total / count).backward()
         model.zero_grad()
         return 4
@@ -79,8 +80,8 @@ def rate(
 # %% ../nbs/08b_threads.ipynb #9f17fb47
 MULTIPLY = ("import torch; torch.set_num_threads(1); x = torch.ones(512, 512); x @ x; print('ready', flush=True)\n"
             "while True: x @ x")
-TRAIN = ("import sys; from civillaw.threads import training_work; work = training_work(sys.argv[1], sys.argv[2] or None); work()\n"
-         "print('ready', flush=True)\nwhile True: work()")
+TRAIN = ("import sys; from civillaw.threads import training_work; work = training_work(sys.argv[1], sys.argv[2] or None)\n"
+         "work(); print('ready', flush=True)\nwhile True: work()")
 
 
 @contextmanager
@@ -117,8 +118,8 @@ def awake(
 def _start(code: str, settings: dict[str, str], *args: str) -> subprocess.Popen:
     "A fresh Python under these settings of waiting alone."
     clean = {k: v for k, v in os.environ.items() if k not in WAIT_VARIABLES}
-    return subprocess.Popen([sys.executable, "-c", code, *args], env=clean | settings, stdout=subprocess.PIPE, text=True,
-                            encoding="utf-8")
+    return subprocess.Popen([sys.executable, "-c", code, *args], env=clean | settings, stdout=subprocess.PIPE,
+                            text=True, encoding="utf-8")
 
 # %% ../nbs/08b_threads.ipynb #f564f62f
 def measure_settings(
@@ -143,8 +144,8 @@ def benchmark_threads(
 ) -> dict:  # `settings`: a dictionary each; what the package sets; machine
     "Speed of training and answering on the CPU by how threads wait, alone and beside other programs."
     source, cache, found = resolve_model(model_name, cache_dir), str(cache_dir or ""), []
-    code = ("import json, sys; from civillaw.threads import measure_settings; name, pids, seconds, cache = sys.argv[1:]\n"
-            "print(json.dumps(measure_settings(name, json.loads(pids), float(seconds), cache or None)))")
+    code = ("import json, sys; from civillaw.threads import measure_settings\n"
+            "name, pids, seconds, cache = sys.argv[1:]\nprint(json.dumps(measure_settings(name, json.loads(pids), float(seconds), cache or None)))")
     with neighbours(source, cache) as pids:
         for name, env in tqdm((settings or wait_settings(torch.get_num_threads())).items(), unit="setting"):
             process = _start(code, env, source, json.dumps(pids), str(seconds), cache)
@@ -159,9 +160,7 @@ def threads_table(
     figures: dict,  # of `benchmark_threads`
 ) -> pd.DataFrame:  # a row a setting
     "Speeds as a share of those of the first setting alone."
-    base, table = figures["settings"][0]["speeds"]["alone"], []
-    for s in figures["settings"]:
-        table.append({"setting": s["setting"]} | {f"{kind}, {busy}": round(speed / base[kind], 2)
-                                                  for kind in base for busy, speeds in s["speeds"].items()
-                                                  for speed in [speeds[kind]]})
-    return pd.DataFrame(table)
+    base = figures["settings"][0]["speeds"]["alone"]
+    return pd.DataFrame([{"setting": s["setting"]} | {f"{kind}, {busy}": round(speeds[kind] / base[kind], 2)
+                                                      for kind in base for busy, speeds in s["speeds"].items()}
+                         for s in figures["settings"]])
