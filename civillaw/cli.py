@@ -27,7 +27,7 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              make_configs, recipe_of, require, setting, start_log, stop_log)
 from .checks import check_table, mend_csv
 from .data import DataLoader, check_split, data_sha256, split_rows
-from .evaluation import (Evaluation, evaluate, field_names, held_out_rows, metrics_markdown, models_of,
+from .evaluation import (Evaluation, chosen_answers, evaluate, field_names, held_out_rows, metrics_markdown, models_of,
                                  side_by_side)
 from .inference import InferenceManager, answers_markdown, check_output_file, read_questions, write_text
 from .model import ModelManager, check_gpu_memory, export_model, free_memory, read_adapter_config, read_stats
@@ -172,7 +172,7 @@ def parse(
     if InferenceConfig in classes:
         named, _ = parser.parse_known_args(early)
         parser.set_defaults(**answer_settings(_base_of(named.model_path)))
-    if command == "full": parser.set_defaults(max_questions=12, minutes=20.0)  # a recipe's own minutes win
+    if command == "full": parser.set_defaults(max_questions=16, minutes=20.0)  # a recipe's own minutes win
     if Recipe in classes:
         known, (named, _) = {f.name for c in classes for f in fields(c)}, parser.parse_known_args(early)
         parser.set_defaults(**{k: v for k, v in recipe_settings(named.recipe, named.model_name).items() if k in known})
@@ -442,7 +442,7 @@ def _results(folder: Path, report: Path, result: Evaluation, figures: dict, seco
     stats = read_stats(folder)
     return dict(report=str(report), seconds=round(seconds, 1), training_seconds=stats["seconds"],
                 first_eval_loss=stats["first_eval_loss"], best_eval_loss=stats["best_eval_loss"],
-                evaluation=result.as_dict() | choice_dict(figures), machine=machine())
+                evaluation=result.as_dict() | choice_dict(figures), answers=chosen_answers(result), machine=machine())
 
 # %% ../nbs/09_cli.ipynb #ee0eba37
 def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['BREAKDOWNS', 'GUARD', 'PARTS', 'field_names', 'read_jsonl', 'first_fields', 'read_questions_with_gold',
-           'held_out_rows', 'trained_on', 'AnswerCache', 'cache_key', 'ask_all', 'AskedModel', 'article_digits',
-           'Evaluation', 'with_guard', 'models_of', 'evaluate', 'metrics_markdown', 'chosen_rows', 'side_by_side']
+           'held_out_rows', 'trained_on', 'AnswerCache', 'cache_key', 'AskedModel', 'article_digits', 'Evaluation',
+           'with_guard', 'models_of', 'evaluate', 'metrics_markdown', 'chosen_rows', 'chosen_answers', 'side_by_side']
 
 # %% ../nbs/07_evaluation.ipynb #3e791810
-import hashlib, inspect, json, math, re
-from collections.abc import Callable
+import hashlib, json, math, re
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from .config import (BUNDLED_CSV, InferenceConfig, InputError, ModelConfig, SystemConfig, answer_settings, encode_prompt,
@@ -192,18 +190,6 @@ def cache_key(
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
 
 # %% ../nbs/07_evaluation.ipynb #c49cc863
-def ask_all(
-    manager: InferenceManager,  # with a loaded model
-    questions: list[str],  # all of them new
-    keep: Callable[[int, Answer], None],  # called with position and answer as soon as an answer ends
-) -> None:
-    "Ask many questions and hand out each answer when it ends."
-    if "on_answer" in inspect.signature(manager.batch).parameters: return manager.batch(questions, on_answer=keep) and None
-    size, order = manager.config.answer_batch_size, sorted(range(len(questions)), key=lambda k: len(questions[k]))
-    for part in tqdm([order[k:k + size] for k in range(0, len(order), size)], desc="batches of answers"):
-        for k, answer in zip(part, manager.batch([questions[k] for k in part], progress=False)): keep(k, answer)
-
-
 class AskedModel:
     "A base or tuned model with what it said before; it is loaded when something is missing."
     def __init__(self,
@@ -249,7 +235,7 @@ def answers(self: AskedModel,
     missing = [q for q in dict.fromkeys(questions) if cache.get(q) is None]
     def keep(k: int, a: Answer) -> None:
         cache.add(dict(text=a.text, num_tokens=a.num_tokens, seconds=a.seconds, stopped=a.stopped), missing[k])
-    if missing: ask_all(self.manager(config), missing, keep)
+    if missing: self.manager(config).batch(missing, on_answer=keep)
     return [Answer(question=q, citations=check_citations(cache.get(q)["text"]), **cache.get(q)) for q in questions]
 
 
@@ -485,6 +471,15 @@ def chosen_rows(
         return [(name, k) for k in at if k is not None]
     first, *others = rows
     return (firsts(first, PARTS) or firsts(first, [""])) + [found for name in others for found in firsts(name, [""])]
+
+
+def chosen_answers(
+    evaluation: Evaluation,  # of `evaluate`
+) -> list[dict]:  # set, id, category, question, reference, and the answers of both models
+    "The answers of `chosen_rows` as plain values, for JSON."
+    return [dict(set=name, **{key: row.get(key) or "" for key in ("id", "category", "question")}, reference=row["answer"],
+                 base=evaluation.base[name][k].as_dict(), tuned=evaluation.tuned[name][k].as_dict())
+            for name, k in chosen_rows(evaluation.rows) for row in [evaluation.rows[name][k]]]
 
 
 def side_by_side(

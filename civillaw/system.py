@@ -94,9 +94,10 @@ def check_system() -> SystemReport:  # with `_repr_markdown_` and `as_dict`
                         gpu, disk, _verdict(gpu, memory_gb, disk))
 
 # %% ../nbs/03d_system.ipynb #b3a6a1c8
-def machine() -> dict:  # cpu, cores, gpu, dtype, torch, date
+def machine() -> dict:  # cpu, cores, gpu, dtype, measured GEMM rates, torch, date
     "The hardware and software that a figure belongs to."
     s, device = check_system(), choose_device()
     return dict(cpu=s.cpu, cores=s.cores, memory_gb=s.memory_gb, gpu=s.gpu["name"], device=device,
-                dtype=str(choose_dtype("auto", device)).removeprefix("torch."), torch=torch.__version__,
+                dtype=str(choose_dtype("auto", device)).removeprefix("torch."),
+                **{f"gemm_{k}_gflops": v for k, v in s.gemm_gflops.items()}, torch=torch.__version__,
                 date=time.strftime("%Y-%m-%d"))
