@@ -409,6 +409,15 @@ def models_of(
     return dict(base=AskedModel(None, tuned.found.base.config, cache_dir, fresh), tuned=tuned)
 
 # %% ../nbs/07_evaluation.ipynb #7a67f28d
+def _questions(rows: dict[str, list[dict]]) -> list[str]: return [r["question"] for part in rows.values() for r in part]
+
+
+def _by_set(rows: dict[str, list[dict]], answers: list[Answer]) -> dict[str, list[Answer]]:
+    "Answers to the questions of all sets, which were asked side by side."
+    left = iter(answers)
+    return {k: [next(left) for _ in part] for k, part in rows.items()}
+
+
 def evaluate(
     model_path: str | Path,  # folder of a tuned model
     config: InferenceConfig | None = None,  # lengths and guards; None: greedy, 320 new tokens at most, the guard of its recipe
@@ -431,8 +440,7 @@ def evaluate(
     asked = {on: {} for on in dict(off=[False], on=[True], both=[False, True])[guards]}
     gold = {}
     for who, model in models.items():
-        for on in asked: asked[on][who] = {k: model.answers([r["question"] for r in part], with_guard(config, on))
-                                           for k, part in rows.items()}
+        for on in asked: asked[on][who] = _by_set(rows, model.answers(_questions(rows), with_guard(config, on)))
         gold[who] = {k: model.gold_bits(part) if bits else None for k, part in rows.items()}
         model.unload()
     first, *second = [Evaluation(str(model_path), rows, a["base"], a["tuned"], gold if bits else None, on) for on, a in asked.items()]
