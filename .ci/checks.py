@@ -285,7 +285,7 @@ def main():
         for path, (tests, _) in reversed(surveys.items()):
             if not not_executed(path):
                 pool.submit(report.check, path.relative_to(ROOT).as_posix(), check_notebook, path, able, env,
-                            3600 * 3 if args.slow else 1200, counts=max(1, tests))
+                            3600 * 3 if args.slow else 1500, counts=max(1, tests))
     if in_git:
         report.check("the checks leave the checkout unchanged", check_unchanged, before)
     else:
