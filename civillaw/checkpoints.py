@@ -101,6 +101,8 @@ class WholeCheckpoints(Trainer):
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            if self.state.best_global_step == self.state.global_step:  # every process reads it at the end
+                self.state.best_model_checkpoint = str(place / name)
             if self.args.should_save: self._publish(place, name)
         except (OSError, RuntimeError, SafetensorError) as e:
             if not _is_write_failure(e): raise
@@ -113,8 +115,6 @@ class WholeCheckpoints(Trainer):
     def _publish(self, place: Path, name: str) -> None:
         "Rename the finished folder, then delete checkpoints that are no longer wanted."
         aside = Path(self._aside)
-        if self.state.best_global_step == self.state.global_step:
-            self.state.best_model_checkpoint = str(place / name)
         self.state.save_to_json(str(aside / name / "trainer_state.json"))
         shutil.rmtree(place / name, ignore_errors=True)  # a torn one that was passed over
         os.replace(aside / name, place / name)

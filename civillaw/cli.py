@@ -12,6 +12,7 @@ __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', '
 # %% ../nbs/09_cli.ipynb #b4dd56c3
 import json, os, sys, time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -440,7 +441,8 @@ def _train_and_leave(trainer: TrainingManager) -> None:
 def _results(folder: Path, report: Path, result: Evaluation, figures: dict, seconds: float) -> dict:
     "What `full` prints as JSON."
     stats = read_stats(folder)
-    return dict(report=str(report), seconds=round(seconds, 1), training_seconds=stats["seconds"],
+    return dict(report=str(report), seconds=round(seconds, 1), training_seconds=stats["seconds"], steps=stats["steps"],
+                examples_seen=round(stats["epochs"] * stats["examples"]["train"]),
                 first_eval_loss=stats["first_eval_loss"], best_eval_loss=stats["best_eval_loss"],
                 evaluation=result.as_dict() | choice_dict(figures), answers=chosen_answers(result), machine=machine())
 
@@ -527,7 +529,8 @@ def main(
         return 2
     if name == "benchmark" and flags and not flags[0].startswith("-"): flags = ["--kind", *flags]
     transformers_logging.set_verbosity_error()
-    return _run(name, flags)
+    if not int(os.environ.get("RANK", 0)): return _run(name, flags)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere): return _run(name, flags)  # the first process speaks
 
 
 def _run(name: str, flags: list[str]) -> int:

@@ -12,7 +12,7 @@ import json, math, os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .config import InputError, require
+from .config import SMALL_BASE, InputError, require
 
 # %% ../nbs/03i_schedule.ipynb #8dc9850a
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def plan_steps(
     fit = math.floor((seconds - (n + 1) * validation_s) / step_s + 1e-9)
     needed = math.ceil(seconds_for(3, step_s, validation_s) / 6) / 10
     require(fit >= min(3, most), "minutes", minutes, f"hold no 3 steps of {step_s:.3g} s beside 2 validations of {validation_s:.3g} "
-            f"s; pass --minutes {needed:g} or more, or --base_model SmolLM2-135M-Instruct, or --max_steps")
+            f"s; pass --minutes {needed:g} or more, or --base_model {SMALL_BASE}, or --max_steps")
     steps = min(most, fit)
     return Schedule(minutes, step_s, validation_s, steps, math.ceil(steps / n), round(warmup_ratio * steps), steps_per_epoch, epochs)
 
@@ -102,7 +102,7 @@ def too_slow(
     if not s.minutes or s.steps >= enough: return ""
     needed = math.ceil(seconds_for(enough, s.step_s, s.validation_s) / 60)
     return (f"{s.steps} steps of {examples_per_step} examples in {s.minutes:g} minutes teach little: a step takes {s.step_s:.3g} s here; "
-            f"pass --minutes {needed}, or a smaller base (--base_model SmolLM2-135M-Instruct), or --max_steps {enough}")
+            f"pass --minutes {needed}, or a smaller base (--base_model {SMALL_BASE}), or --max_steps {enough}")
 
 # %% ../nbs/03i_schedule.ipynb #a4d5b82e
 def is_due(

@@ -335,10 +335,13 @@ class Replanner(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first, self.checks, self.checking_s = state.global_step, 0, 0.0
+        self.working_s = [0.0]  # when each step ended, validations left out
         state.eval_steps = state.save_steps = self.trainer.schedule.eval_every
         self.start = self.mark = self.clock()
 
-    def on_step_end(self, args, state, control, **kwargs): self.mark = self.clock()
+    def on_step_end(self, args, state, control, **kwargs):
+        self.mark = self.clock()
+        self.working_s.append(self.mark - self.start - self.checking_s)
 
     def on_evaluate(self, args, state, control, **kwargs):
         self.checks += 1
@@ -361,8 +364,9 @@ def _look(self: Replanner, plan: Schedule, made: int) -> Schedule | None:
     here, passed = made - self.first, self.clock() - self.start
     elapsed = passed + (plan.seconds() - plan.seconds(self.first) if self.first else 0)  # before a resume as planned
     if here < 2 or not is_due(plan, made, elapsed): return None
-    check_s = self.checking_s / self.checks if self.checks else plan.validation_s
-    return replan(plan, made, elapsed, (passed - self.checking_s) / here, check_s)
+    check_s, slow = self.checking_s / self.checks if self.checks else plan.validation_s, here // 4  # the first steps are
+    step_s = (self.working_s[here] - self.working_s[slow]) / (here - slow)
+    return replan(plan, made, elapsed, step_s, check_s)
 
 
 @patch
