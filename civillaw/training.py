@@ -364,8 +364,9 @@ def _look(self: Replanner, plan: Schedule, made: int) -> Schedule | None:
     here, passed = made - self.first, self.clock() - self.start
     elapsed = passed + (plan.seconds() - plan.seconds(self.first) if self.first else 0)  # before a resume as planned
     if here < 2 or not is_due(plan, made, elapsed): return None
-    check_s, slow = self.checking_s / self.checks if self.checks else plan.validation_s, here // 4  # the first steps are
-    step_s = (self.working_s[here] - self.working_s[slow]) / (here - slow)
+    check_s = self.checking_s / self.checks if self.checks else plan.validation_s
+    warm = here // 4  # the first steps are slow and say little of the others
+    step_s = (self.working_s[here] - self.working_s[warm]) / (here - warm)
     return replan(plan, made, elapsed, step_s, check_s)
 
 
