@@ -97,9 +97,10 @@ def write_card(
     stats: dict,  # as in `run_card`
 ) -> Path:  # run_card.md
     "Write run_card.md, run_card.json and losses.png."
+    import matplotlib.pyplot as plt
     folder, fig = Path(folder), plot_losses(stats)
     fig.savefig(folder / "losses.png", dpi=110)
-    fig.clear()
+    plt.close(fig)  # a notebook would show it, empty, under the cell that trains
     (folder / "run_card.json").write_text(json.dumps(run_card(stats), ensure_ascii=False, indent=1), encoding="utf-8")
     (folder / "run_card.md").write_text(card_markdown(stats), encoding="utf-8")
     return folder / "run_card.md"
