@@ -11,8 +11,7 @@ import os
 
 # %% ../nbs/00a_waiting.ipynb #e6988da8
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what decides how OpenMP's threads wait
-# One of the candidates of `civillaw benchmark threads`, alone and beside other programs.
-SHORT_WAIT = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+SHORT_WAIT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}  # chosen by `civillaw benchmark threads`
 
 
 def set_wait(

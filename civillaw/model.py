@@ -374,7 +374,7 @@ class InferenceModelManager:
                 f"({trained_on} is not {self.base.fingerprint})")
 
     def load(self):
-        "Load (model, tokenizer) in evaluation mode; the tokenizer is the one saved with the adapter."
+        "Load (model, tokenizer) in evaluation mode and frozen; the tokenizer is the one saved with the adapter."
         self.base.load_tokenizer()
         base = self.base.load_base()
         if self.has_adapter:
@@ -387,7 +387,7 @@ class InferenceModelManager:
         else: self.model, self.tokenizer = base, self.base.tokenizer
         set_pad_token(self.tokenizer)
         if self.has_adapter and self.merge and not getattr(base, "is_quantized", False): self._merge()
-        return self.model.eval(), self.tokenizer
+        return self.model.eval().requires_grad_(False), self.tokenizer
 
     def _adapted(self, base) -> PeftModel:
         "The adapter on its base."
