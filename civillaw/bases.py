@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from .config import ASSETS, DEFAULT_BASE, InputError, SystemConfig, require
 from .prompt import end_of_turn_id
+from .text import write_text
 
 # %% ../nbs/30_bases.ipynb #a1769b9b
 @dataclass(frozen=True)
@@ -258,8 +259,7 @@ def _write_record(folder: Path, base: Base, source: str) -> None:
     record = {p.name: dict(size=p.stat().st_size, mtime_ns=p.stat().st_mtime_ns, sha256=file_sha256(p))
               for p in sorted(folder.iterdir()) if p.name != RECORD}
     whole = dict(sha256=base.sha256, tie_embeddings=base.tie_embeddings, source=source, files=record)
-    (folder / f"{RECORD}.part").write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    os.replace(folder / f"{RECORD}.part", folder / RECORD)
+    write_text(folder / RECORD, json.dumps(whole, indent=1))
 
 
 def _is_complete(folder: Path, base: Base) -> bool:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_KEPT_FINDINGS', 'MENDS', 'ROW_CHECKS', 'Finding', 'Findings', 'repair_mojibake', 'repair_text', 'check_row',
-           'CsvReport', 'check_table', 'check_csv', 'MendReport', 'check_new_file', 'repair_csv']
+           'CsvReport', 'check_table', 'check_csv', 'MendReport', 'repair_csv']
 
 # %% ../nbs/23_checks.ipynb #9162c5ac
 import csv, json, os, re
@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .config import BUNDLED_CSV, InputError, require, use_korean_font
-from .statute import DELETED, NOT_FOUND, check_citations, cited_articles, load_articles
-from .table import load_table
+from .config import BUNDLED_CSV, InputError, use_korean_font
 from .prompt import encode_examples
+from .text import check_new_file
+from .statute import (DELETED, NOT_FOUND, check_citations, cited_articles,
+                              load_articles)
+from .table import load_table
 from .duplicates import similar_pairs
 
 # %% ../nbs/23_checks.ipynb #a6fcb94c
@@ -356,20 +358,6 @@ def _writer(path: Path, columns: list[str], f) -> Callable[[dict], object]:
     writer = csv.DictWriter(f, columns, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
     writer.writeheader()
     return writer.writerow
-
-
-def check_new_file(
-    path: str | Path,  # where a file shall be written
-    name: str,  # the field, for the message
-    suffixes: tuple[str, ...],  # what it may end in
-) -> Path:  # the path
-    "Raise `InputError` where a new file cannot be written there; writes nothing."
-    path = Path(path)
-    require(path.suffix.lower() in suffixes, name, str(path), f"must end in one of {', '.join(suffixes)}")
-    require(not path.exists(), name, str(path), "is there already; name a new file")
-    require(path.parent.is_dir() and os.access(path.parent, os.W_OK), name, str(path),
-            "its folder is missing or cannot be written")
-    return path
 
 
 def repair_csv(

@@ -21,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              InputError, LoRAConfig, ModelConfig, SystemConfig,
-                             TrainingConfig, default_inference_settings, load_recipe, make_configs,
-                             recipe_of, require, setting, start_log, stop_log)
+                             TrainingConfig, default_inference_settings, load_recipe,
+                             make_configs, recipe_of, require, setting, start_log, stop_log)
+from .text import check_output_file, write_text
 from .machine import check_gpu_memory, free_memory, machine_info
 from .statute import get_notice
 from .table import load_table
@@ -33,8 +34,7 @@ from .model import ModelManager, export_model, read_adapter_config, read_stats
 from .plan import card_hint, check_system, plan_memory
 from .checkpoints import check_output_dir
 from .training import TrainingManager
-from .inference import (InferenceManager, answers_markdown, check_output_file,
-                                read_questions, write_text)
+from .inference import InferenceManager, answers_markdown, read_questions
 from .chat import ChatBot, terminal_chat
 from .evaluation import (Evaluation, chosen_answers, evaluate, field_names,
                                  held_out_rows, metrics_markdown, models_of, side_by_side)

@@ -6,21 +6,16 @@
 __all__ = ['NUM_HASHES', 'shingles', 'jaccard', 'CommonShingles', 'UnionFind', 'clusters', 'minhash', 'similar_pairs']
 
 # %% ../nbs/22_duplicates.ipynb #14fb06c0
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
+from .text import alphanumerics
 
 # %% ../nbs/22_duplicates.ipynb #6e30a0f8
 _COMPARED = 20_000  # characters of a text that are compared; what agrees so far is a twin
 _AT_ONCE = 2_000_000  # characters of the texts that are hashed or compared together, which bounds the memory
-
-
-def _letters(text: str) -> str:
-    "The letters and digits of the beginning of a text in NFC."
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFC", text[:_COMPARED])))
 
 
 def shingles(
@@ -28,7 +23,7 @@ def shingles(
     n: int = 4,  # characters a shingle
 ) -> set[str]:  # the runs of `n` letters and digits of the text in NFC
     "Character n-grams of a text, without spaces and punctuation (Broder 1997)."
-    s = _letters(text)
+    s = alphanumerics(text[:_COMPARED])
     return {s[i:i + n] for i in range(max(1, len(s) - n + 1))}
 
 
@@ -42,7 +37,7 @@ def jaccard(
 # %% ../nbs/22_duplicates.ipynb #019b15a6
 def _hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     "Hashes of all shingles of several texts, uint64, and the offset where each text's begin."
-    letters = [_letters(t) for t in texts]
+    letters = [alphanumerics(t[:_COMPARED]) for t in texts]
     letters = [s + "\0" * (n - len(s)) for s in letters]  # a short text is one shingle
     codes = np.frombuffer("".join(letters).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     mixed = np.full(max(0, len(codes) - n + 1), 0xCBF29CE484222325, dtype=np.uint64)
@@ -100,7 +95,7 @@ class CommonShingles:
         if len(texts) == 0: return []
         hashes, starts = _hashes(texts, self.n)
         kept, cuts = self.rare(hashes, starts), [*starts, len(hashes)]
-        return [set(hashes[i:j][kept[i:j]].tolist()) if _letters(t) else set()
+        return [set(hashes[i:j][kept[i:j]].tolist()) if alphanumerics(t[:_COMPARED]) else set()
                 for t, i, j in zip(texts, cuts, cuts[1:])]
 
 # %% ../nbs/22_duplicates.ipynb #aa28a033

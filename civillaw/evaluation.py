@@ -19,14 +19,15 @@ from fastcore.basics import patch
 from transformers import AutoTokenizer
 
 from .config import (BUNDLED_CSV, InferenceConfig, InputError, ModelConfig,
-                             SystemConfig, default_inference_settings, require, use_korean_font)
+                             SystemConfig, default_inference_settings, require,
+                             use_korean_font)
 from .prompt import encode_examples, encode_prompt, format_prompt, render_prompt
+from .text import escape_markdown, open_text, regular_file
 from .statute import check_citations, citation_table, cited_articles
-from .files import open_text, regular_file
 from .data import DataLoader, data_sha256
 from .bases import file_sha256
 from .model import InferenceModelManager, read_adapter_config, read_stats
-from .inference import Answer, InferenceManager, escape_markdown
+from .inference import Answer, InferenceManager
 from .scoring import answer_log_probs, choice_log_probs
 from .metrics import (COUNTED, METRICS, Figure, compare_models, gold_articles,
                               metric_sums, rule_groups)

@@ -16,6 +16,7 @@ from pathlib import Path
 from .config import InputError, LoRAConfig, ModelConfig, logger, require
 from .prompt import (TEMPLATE_DATE, encode_prompt, end_of_turn_id, format_prompt,
                              render_prompt)
+from .text import write_text
 from .machine import choose_device, choose_dtype, cpu_has_bf16, free_memory
 from .bases import file_sha256, hub_error, resolve_model, set_pad_token
 
@@ -243,12 +244,10 @@ def keep_gate(
     gate: MergeGate,  # the verdict
 ) -> None:
     "Write merge.json, where the folder can be written."
-    path, part = Path(model_path) / "merge.json", Path(model_path) / "merge.json.part"
+    path = Path(model_path) / "merge.json"
     kept = {**identity, **asdict(gate), "passed": gate.passed,
             "packages": {name: version(name) for name in ("peft", "torch", "transformers")}}
-    try:
-        part.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
+    try: write_text(path, json.dumps(kept, indent=2) + "\n")
     except OSError: logger.info(f"{path} cannot be written; the merge is compared again at the next load")
 
 # %% ../nbs/31_model.ipynb #0bc2b94c

@@ -7,6 +7,8 @@ __all__ = ['SYSTEM_PROMPT', 'CHATML', 'TEMPLATE_DATE', 'get_system_prompt', 'for
            'encode_prompt', 'end_of_turn_id', 'encode_examples', 'encode_example']
 
 # %% ../nbs/01_prompt.ipynb #088da3e9
+from unicodedata import normalize
+
 from .config import InputError, require
 
 from jinja2 import TemplateError
@@ -20,15 +22,21 @@ def get_system_prompt() -> str:  # Korean, at most 60 syllables
     return SYSTEM_PROMPT
 
 # %% ../nbs/01_prompt.ipynb #992c6068
+def _spelled(text: str) -> str:
+    "Hangul whole (NFC), without space around it: one text has one row of tokens, wherever it was typed."
+    return normalize("NFC", text).strip()
+
+
 def format_prompt(
     question: str,  # the question, in Korean
     answer: str | None = None,  # the answer to learn; None when a model shall write it
     history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs, oldest first
 ) -> list[dict[str, str]]:  # chat messages with `role` and `content`
     "The chat messages of one question: system prompt, earlier turns, the question, and the answer if there is one."
-    turns = [m for q, a in history for m in (dict(role="user", content=q), dict(role="assistant", content=a))]
-    messages = [dict(role="system", content=get_system_prompt()), *turns, dict(role="user", content=question.strip())]
-    return messages + ([] if answer is None else [dict(role="assistant", content=answer.strip())])
+    say = lambda role, text: dict(role=role, content=_spelled(text))
+    turns = [m for q, a in history for m in (say("user", q), say("assistant", a))]
+    messages = [say("system", get_system_prompt()), *turns, say("user", question)]
+    return messages + ([] if answer is None else [say("assistant", answer)])
 
 # %% ../nbs/01_prompt.ipynb #e2c6a591
 CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -94,7 +102,7 @@ def _prompt_text(tokenizer, question: str, answer: str) -> str:
     "The rendered prompt; raises `InputError` where the template writes it differently once an answer is there."
     opened = render_prompt(tokenizer, format_prompt(question), add_generation_prompt=True)
     whole = render_prompt(tokenizer, format_prompt(question, answer))
-    require(whole.startswith(opened + answer.strip()), "chat template", getattr(tokenizer, "name_or_path", ""),
+    require(whole.startswith(opened + _spelled(answer)), "chat template", getattr(tokenizer, "name_or_path", ""),
             "changes the prompt or the answer when an answer is there; choose another base")
     return opened
 
@@ -108,7 +116,7 @@ def encode_examples(
     if not questions: return dict(input_ids=[], labels=[])
     texts, end = [_prompt_text(tokenizer, q, a) for q, a in zip(questions, answers)], end_of_turn_id(tokenizer)
     ids = lambda batch: tokenizer(batch, add_special_tokens=False).input_ids
-    prompts, targets = ids(texts), [t + [end] for t in ids([a.strip() for a in answers])]
+    prompts, targets = ids(texts), [t + [end] for t in ids([_spelled(a) for a in answers])]
     return dict(input_ids=[p + t for p, t in zip(prompts, targets)],
                 labels=[[-100] * len(p) + t for p, t in zip(prompts, targets)])
 

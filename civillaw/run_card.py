@@ -12,6 +12,7 @@ from pathlib import Path
 import civillaw
 from .config import use_korean_font
 from .prompt import TEMPLATE_DATE, get_system_prompt
+from .text import write_text
 from .statute import get_notice
 
 # %% ../nbs/44_run_card.ipynb #0fafe604
@@ -103,6 +104,5 @@ def write_card(
     folder, fig = Path(folder), plot_losses(stats)
     fig.savefig(folder / "losses.png", dpi=110)
     plt.close(fig)  # a notebook would show it, empty, under the cell that trains
-    (folder / "run_card.json").write_text(json.dumps(run_card(stats), ensure_ascii=False, indent=1), encoding="utf-8")
-    (folder / "run_card.md").write_text(card_markdown(stats), encoding="utf-8")
-    return folder / "run_card.md"
+    write_text(folder / "run_card.json", json.dumps(run_card(stats), ensure_ascii=False, indent=1))
+    return write_text(folder / "run_card.md", card_markdown(stats))

@@ -8,11 +8,12 @@ __all__ = ['MOST_VALIDATIONS', 'VALIDATION_SHARE', 'SCHEDULE_FILE', 'Schedule', 
            'spread_out']
 
 # %% ../nbs/45_schedule.ipynb #3736adcc
-import json, math, os
+import json, math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .config import SMALL_BASE, InputError, require
+from .text import write_text
 
 # %% ../nbs/45_schedule.ipynb #8dc9850a
 @dataclass(frozen=True)
@@ -152,11 +153,7 @@ def write_schedule(
     schedule: Schedule,  # to be kept
 ) -> Path:  # schedule.json
     "Write a schedule; one that was there is replaced in one go."
-    path = Path(folder) / SCHEDULE_FILE
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(asdict(schedule), indent=1), encoding="utf-8")
-    os.replace(aside, path)
-    return path
+    return write_text(Path(folder) / SCHEDULE_FILE, json.dumps(asdict(schedule), indent=1))
 
 
 def read_schedule(

@@ -16,6 +16,7 @@ from .config import (STATUTE_DATE, InputError, LoRAConfig, ModelConfig,
                              SystemConfig, TrainingConfig, logger, require, start_log,
                              stop_log)
 from .prompt import end_of_turn_id
+from .text import write_text
 from .machine import (PACKAGES, check_gpu_memory, keep_freed_memory, machine_info,
                               package_version, peak_memory_mb, windows_memory_warning)
 from .data import DataLoader, data_sha256
@@ -344,8 +345,7 @@ class TrainingManager:
         staged = self.output_dir / "checkpoints" / "final"
         self.manager.save(staged)
         (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
-        (self.output_dir / "training_stats.json").write_text(
-            json.dumps(self.stats, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_text(self.output_dir / "training_stats.json", json.dumps(self.stats, ensure_ascii=False, indent=1))
         write_card(self.output_dir, self.stats)
         for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
             os.replace(path, self.output_dir / path.name)
