@@ -47,6 +47,8 @@ class Base:
 
 # %% ../nbs/30_bases.ipynb #6e0a9333
 _PINNED = dict(repo=r"[\w.-]+/[\w.-]+", file=r"[\w.-]+\.gguf", revision=r"[0-9a-f]{40}")
+
+
 _WHEEL = dict(package=r"[A-Za-z0-9][\w.-]*==[\w.]+", member=r"\S+")
 
 
@@ -57,7 +59,7 @@ def _check_source(where: str, source: object, patterns: dict) -> None:
     for name, pattern in patterns.items():
         require(bool(re.fullmatch(pattern, str(source[name]))), f"{where}.{name}", source[name], f"must match {pattern}")
 
-
+# %% ../nbs/30_bases.ipynb #7ec65d27
 def _check_entry(where: str, entry: object) -> None:
     "Refuse an entry with missing, unknown or mistyped fields, in one line that names it."
     types = {f.name: (int, float) if f.type is float else f.type for f in fields(Base) if f.name != "name"}
@@ -90,7 +92,7 @@ def read_bases(
         for wheel in entry.get("wheels", []): _check_source(f"{where}.wheels", wheel, _WHEEL)
     return {str(name): Base(name=str(name), **entry) for name, entry in table.items()}
 
-
+# %% ../nbs/30_bases.ipynb #c477e083
 def user_bases_file() -> Path:  # it need not exist
     "The user's own table: the file that CIVILLAW_BASES names, else bases.yaml in the user's config folder."
     return Path(os.environ.get("CIVILLAW_BASES") or Path(user_config_dir("civillaw", appauthor=False)) / "bases.yaml").expanduser()
@@ -191,7 +193,7 @@ def file_sha256(
     "SHA-256 of a file, read in blocks."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-
+# %% ../nbs/30_bases.ipynb #f3625fff
 def _from_anywhere(base: Base, parts: Path, endpoint: str | None) -> tuple[Path, str]:
     "The file of a base, whose digest is right, and where it came from; raises `InputError` with all reasons."
     gguf, reasons = parts / "base.gguf", []
@@ -261,7 +263,7 @@ def _write_record(folder: Path, base: Base, source: str) -> None:
     whole = dict(sha256=base.sha256, tie_embeddings=base.tie_embeddings, source=source, files=record)
     write_text(folder / RECORD, json.dumps(whole, indent=1))
 
-
+# %% ../nbs/30_bases.ipynb #7935a18c
 def _is_complete(folder: Path, base: Base) -> bool:
     "Whether a folder holds the base with the bytes that were written; times that changed are written down anew."
     try: record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -311,7 +313,7 @@ def _make_base(base: Base, folder: Path, endpoint: str | None) -> None:
         os.replace(Path(tmp) / "model", folder)
     shutil.rmtree(parts, ignore_errors=True)
 
-
+# %% ../nbs/30_bases.ipynb #462f8138
 def fetch_base(
     name: str,  # of a known base
     cache_dir: str | Path | None = None,  # where to keep it; None: the user's cache folder
@@ -358,7 +360,7 @@ def resolve_model(
             f"no such folder; a hub name has the form owner/name, embedded bases are {', '.join(bases)}")
     return model_name
 
-
+# %% ../nbs/30_bases.ipynb #44175b6f
 def hub_error(
     model_name: str,  # the name that was asked for
     error: Exception,  # what transformers raised

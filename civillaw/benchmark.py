@@ -54,7 +54,7 @@ def training_flops(
     width, _, layers, vocab = shape[:4]
     return 4 * linear + 6 * adapters + answer_share * 4 * vocab * width + 12 * layers * width * visible
 
-
+# %% ../nbs/70_benchmark.ipynb #01624afe
 def benchmark_training(
     model_config: ModelConfig | None = None,  # which base, in which numbers
     lora_config: LoRAConfig | None = None,  # the adapters
@@ -86,7 +86,7 @@ def benchmark_training(
                 losses=[round(l, 4) for l, _ in losses], gemm_peak_gflops=peak,
                 achieved_share=round(flops / seconds / 1e9 / peak, 3), machine=machine_info())
 
-
+# %% ../nbs/70_benchmark.ipynb #1e67b286
 def _timed_pass(manager: ModelManager, batch: dict, autocast: bool) -> tuple[float, float]:
     "Mean answer loss of one batch and the seconds of its forward and backward pass."
     batch = {k: v.to(manager.device) for k, v in batch.items()}
@@ -106,7 +106,7 @@ OPERATORS = {"matrix products": ("mm", "addmm"), "batched products of attention"
              "copies, gathers, memory": ("copy_", "index_select", "index", "index_add_", "cat", "fill_", "zero_", "clone",
                                          "gather", "empty", "_to_copy", "index_put_", "_index_put_impl_")}
 
-
+# %% ../nbs/70_benchmark.ipynb #40f35f52
 def profile_training(
     model_config: ModelConfig | None = None,  # which base, in which numbers
     csv_path: str | Path = BUNDLED_CSV,  # the data
@@ -163,7 +163,7 @@ def _write_rows(csv_path: str | Path, rows: int, target: Path) -> None:
                 c: " ".join(draw.choices(words[c], k=len(row[c].split()))) for c in words}
             writer.writerow(row)
 
-
+# %% ../nbs/70_benchmark.ipynb #d6ba8ddc
 def measure_stages(
     csv_path: str,  # the file
     model_name: str = DEFAULT_BASE,  # whose tokenizer
@@ -192,7 +192,7 @@ def measure_stages(
     return dict(rows=len(table), seconds=seconds, rows_per_s=round(len(table) / sum(seconds.values())),
                 private_before_mb=before, peak_private_mb=memory.private_mb, peak_resident_mb=memory.resident_mb)
 
-
+# %% ../nbs/70_benchmark.ipynb #080ee892
 def benchmark_data(
     csv_path: str | Path = BUNDLED_CSV,  # the file
     sizes: list[int] = (),  # numbers of rows, made by repeating those of the file; empty: the file as it is
@@ -214,7 +214,7 @@ def benchmark_data(
             found.append(json.loads(done.stdout.splitlines()[-1]) | dict(bytes=target.stat().st_size))
     return dict(file=Path(csv_path).name, tokenizer=Path(model_name).name, sizes=found, machine=machine_info())
 
-
+# %% ../nbs/70_benchmark.ipynb #b96c5128
 def data_table(
     figures: dict,  # of `benchmark_data`
 ) -> pd.DataFrame:  # a row a size
@@ -240,7 +240,7 @@ def _random_llama(widths: tuple, layers: int) -> SimpleNamespace:
     return SimpleNamespace(model=get_peft_model(LlamaForCausalLM(config).to(dtype), lora), dtype=dtype,
                            tokenizer=SimpleNamespace(pad_token_id=0))
 
-
+# %% ../nbs/70_benchmark.ipynb #180041cb
 def _kept_bytes(model: torch.nn.Module, batch: dict, autocast: bool, checkpointing: bool) -> int:
     "Bytes of what is kept for the backward pass; parameters are not counted, storages once."
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
@@ -262,7 +262,7 @@ def _kept_bytes(model: torch.nn.Module, batch: dict, autocast: bool, checkpointi
         for hook in hooks: hook.remove()
     return sum(s.nbytes() for s in kept.values())
 
-
+# %% ../nbs/70_benchmark.ipynb #a906931c
 def check_activations(
     layers: int = 2,  # of each model
     examples: int = 4,  # in a pass

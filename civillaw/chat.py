@@ -24,6 +24,7 @@ from .statute import (DELETED, IN_FORCE, NOT_FOUND, OTHER_ACT, Citation,
                               article_url, check_citations, citation_table, get_notice,
                               load_articles, state_label)
 from .inference import InferenceManager
+from fastcore.basics import patch
 
 # %% ../nbs/53_chat.ipynb #fa32dacb
 @dataclass(frozen=True)
@@ -90,74 +91,91 @@ class ChatBot:
         self.manager, self.turns = manager, []
         self._told, self._stop, self._pieces = Event(), Event(), (piece for piece in ())
 
-    @property
-    def history(self) -> list[tuple[str, str]]:
-        "(question, answer) pairs, oldest first, as the model is given them."
-        return [(t.question, t.answer) for t in self.turns if t.answer]
 
-    def ask(self,
-        question: str,  # in Korean
-    ) -> Iterator[str]:  # the answer in pieces of whole characters
-        "Stream the answer and keep the turn; raises `InputError` at once for a question that cannot be asked."
-        question = clean_question(question)
-        self._end_answer()
-        kept = fit_history(self.manager, question, self.history)
-        self._told, self._stop = Event(), Event()
-        self._pieces = self._stream(question, kept, self._told, self._stop)
-        return self._pieces
+@patch(as_prop=True)
+def history(self: ChatBot) -> list[tuple[str, str]]:
+    "(question, answer) pairs, oldest first, as the model is given them."
+    return [(t.question, t.answer) for t in self.turns if t.answer]
 
-    def _end_answer(self) -> None:
-        "End an answer that was left half read; raises `InputError` where a thread is at it."
-        try: self._pieces.close()
-        except ValueError:  # of a generator that runs at this moment
-            raise InputError("question: an answer is still being written; stop it or wait for its end") from None
+# %% ../nbs/53_chat.ipynb #f2331698
+@patch
+def ask(self: ChatBot,
+    question: str,  # in Korean
+) -> Iterator[str]:  # the answer in pieces of whole characters
+    "Stream the answer and keep the turn; raises `InputError` at once for a question that cannot be asked."
+    question = clean_question(question)
+    self._end_answer()
+    kept = fit_history(self.manager, question, self.history)
+    self._told, self._stop = Event(), Event()
+    self._pieces = self._stream(question, kept, self._told, self._stop)
+    return self._pieces
 
-    def _stream(self, question: str, kept: list, told: Event, stop: Event) -> Iterator[str]:
-        "Hand on the pieces and keep what came, however it ends; `told` is set by `self.stop`, `stop` by any end."
-        turns, dropped, answer, done = self.turns, len(self.history) - len(kept), "", False
-        pieces = self.manager.stream(question, history=kept, stop=stop)
-        try:
-            for piece in pieces:
-                answer += piece
-                yield piece
-                if told.is_set(): break
-            done = not told.is_set()
-        finally:
-            if answer or done or told.is_set(): turns.append(Turn(question, answer.strip(), not done, dropped))
-            stop.set()
-            if hasattr(pieces, "close"): pieces.close()
 
-    def stop(self) -> None:
-        "End the answer that is being written; it is kept as far as it got."
-        for event in (self._told, self._stop): event.set()
+@patch
+def _end_answer(self: ChatBot) -> None:
+    "End an answer that was left half read; raises `InputError` where a thread is at it."
+    try: self._pieces.close()
+    except ValueError:  # of a generator that runs at this moment
+        raise InputError("question: an answer is still being written; stop it or wait for its end") from None
 
-    def new(self) -> None:
-        "Begin a new conversation."
-        self.stop()
-        self.turns = []
+# %% ../nbs/53_chat.ipynb #1cf6a447
+@patch
+def _stream(self: ChatBot, question: str, kept: list, told: Event, stop: Event) -> Iterator[str]:
+    "Hand on the pieces and keep what came, however it ends; `told` is set by `self.stop`, `stop` by any end."
+    turns, dropped, answer, done = self.turns, len(self.history) - len(kept), "", False
+    pieces = self.manager.stream(question, history=kept, stop=stop)
+    try:
+        for piece in pieces:
+            answer += piece
+            yield piece
+            if told.is_set(): break
+        done = not told.is_set()
+    finally:
+        if answer or done or told.is_set(): turns.append(Turn(question, answer.strip(), not done, dropped))
+        stop.set()
+        if hasattr(pieces, "close"): pieces.close()
 
-    def save(self,
-        path: str | Path,  # a new file, or one saved here before
-    ) -> Path:  # the file
-        "Write the conversation as Markdown; raises `InputError` where nothing was said or `path` is another file."
-        path = check_output_file(Path(path).expanduser(), "save")
-        require(bool(self.turns), "save", str(path), "nothing was said yet; ask a question first")
-        ours = not path.exists() or path.read_bytes().startswith(_TITLE.encode())
-        require(ours, "save", str(path), "is another file; choose a new name")
-        return write_text(path, conversation_markdown(self.turns))
+# %% ../nbs/53_chat.ipynb #c5262472
+@patch
+def stop(self: ChatBot) -> None:
+    "End the answer that is being written; it is kept as far as it got."
+    for event in (self._told, self._stop): event.set()
 
-    def widget(self,
-        read: Callable = input,  # where no widget can be shown: reads a line of the text chat
-        write: Callable = print,  # where no widget can be shown: writes the text chat
-    ):  # an `ipywidgets.VBox`; None after a text chat
-        "The chat as a widget for Jupyter; where none can be shown, one line says why and the chat goes on as text."
-        problem = widget_problem()
-        if not problem: return ChatPanel(self).box
-        write(f"No chat widget: {problem}. The chat goes on as text.")
-        return terminal_chat(self, read, write)
 
-    def _repr_markdown_(self) -> str:
-        return conversation_markdown(self.turns)
+@patch
+def new(self: ChatBot) -> None:
+    "Begin a new conversation."
+    self.stop()
+    self.turns = []
+
+# %% ../nbs/53_chat.ipynb #880ee7ea
+@patch
+def save(self: ChatBot,
+    path: str | Path,  # a new file, or one saved here before
+) -> Path:  # the file
+    "Write the conversation as Markdown; raises `InputError` where nothing was said or `path` is another file."
+    path = check_output_file(Path(path).expanduser(), "save")
+    require(bool(self.turns), "save", str(path), "nothing was said yet; ask a question first")
+    ours = not path.exists() or path.read_bytes().startswith(_TITLE.encode())
+    require(ours, "save", str(path), "is another file; choose a new name")
+    return write_text(path, conversation_markdown(self.turns))
+
+# %% ../nbs/53_chat.ipynb #bc65134c
+@patch
+def widget(self: ChatBot,
+    read: Callable = input,  # where no widget can be shown: reads a line of the text chat
+    write: Callable = print,  # where no widget can be shown: writes the text chat
+):  # an `ipywidgets.VBox`; None after a text chat
+    "The chat as a widget for Jupyter; where none can be shown, one line says why and the chat goes on as text."
+    problem = widget_problem()
+    if not problem: return ChatPanel(self).box
+    write(f"No chat widget: {problem}. The chat goes on as text.")
+    return terminal_chat(self, read, write)
+
+
+@patch
+def _repr_markdown_(self: ChatBot) -> str:
+    return conversation_markdown(self.turns)
 
 # %% ../nbs/53_chat.ipynb #a1e08b4e
 _COLOURS = {IN_FORCE: "#57606a", DELETED: "#9a6700", NOT_FOUND: "#cf222e", OTHER_ACT: "#57606a"}  # under white text
@@ -198,7 +216,7 @@ _STYLE = """<style>
 @keyframes civillaw-pulse { 50% { opacity: .2; } }
 </style>"""
 
-
+# %% ../nbs/53_chat.ipynb #97740c53
 def turn_html(
     turn: Turn,  # complete, or with the answer as far as it is written
     busy: bool = False,  # the answer is still being written: no labels and no notice yet
@@ -224,10 +242,14 @@ def _error_line(
 
 
 _HINT = '<div class="civillaw-line civillaw-small">예: 전세권이란 무엇인가요? · 부모가 남긴 빚도 상속되나요?</div>'
+
+
 _REFOCUS_SECONDS = 30  # after longer answers the focus stays where it is
+
+
 _REDRAW_SECONDS = 0.05
 
-
+# %% ../nbs/53_chat.ipynb #fe54169f
 class ChatPanel:
     "The widgets of a chat and what they do; `box` is shown. Raises `ImportError` without ipywidgets."
     def __init__(self,
@@ -241,96 +263,120 @@ class ChatPanel:
         self._show_turns()
         self._set_busy(False)
 
-    def _make_widgets(self, w) -> None:
-        "The conversation, which stays scrolled to its end, and below it the status, the field and the buttons."
-        auto, fixed, self._html = dict(width="auto"), dict(flex="0 0 auto"), w.HTML
-        self.text = w.Text(placeholder="민법에 대해 물어보세요 (Enter로 보내기)", continuous_update=False,
-                           layout=w.Layout(flex="1 1 0", min_width="160px", **auto))
-        self.send_button, self.stop_button, self.new_button = buttons = [
-            w.Button(description=label, button_style=style, layout=w.Layout(**auto, **fixed))
-            for label, style in (("보내기", "primary"), ("멈춤", "warning"), ("새 대화", ""))]
-        self.area, self.status = w.VBox(layout=w.Layout(overflow="visible", **fixed)), w.HTML()
-        scroll = w.Box([self.area], layout=w.Layout(display="flex", flex_flow="column-reverse", max_height="560px",
-                                                    overflow="hidden auto"))
-        style = w.HTML(_STYLE, layout=w.Layout(display="none"))
-        self.box = w.VBox([style, scroll, self.status, w.HBox([self.text, *buttons])])
-        for widget, name in ((scroll, "civillaw-scroll"), (self.box, "civillaw-chat")): widget.add_class(name)
+# %% ../nbs/53_chat.ipynb #78de7577
+@patch
+def _make_widgets(self: ChatPanel, w) -> None:
+    "The conversation, which stays scrolled to its end, and below it the status, the field and the buttons."
+    auto, fixed, self._html = dict(width="auto"), dict(flex="0 0 auto"), w.HTML
+    self.text = w.Text(placeholder="민법에 대해 물어보세요 (Enter로 보내기)", continuous_update=False,
+                       layout=w.Layout(flex="1 1 0", min_width="160px", **auto))
+    self.send_button, self.stop_button, self.new_button = buttons = [
+        w.Button(description=label, button_style=style, layout=w.Layout(**auto, **fixed))
+        for label, style in (("보내기", "primary"), ("멈춤", "warning"), ("새 대화", ""))]
+    self.area, self.status = w.VBox(layout=w.Layout(overflow="visible", **fixed)), w.HTML()
+    scroll = w.Box([self.area], layout=w.Layout(display="flex", flex_flow="column-reverse", max_height="560px",
+                                                overflow="hidden auto"))
+    style = w.HTML(_STYLE, layout=w.Layout(display="none"))
+    self.box = w.VBox([style, scroll, self.status, w.HBox([self.text, *buttons])])
+    for widget, name in ((scroll, "civillaw-scroll"), (self.box, "civillaw-chat")): widget.add_class(name)
 
-    def _connect(self) -> None:
-        "Let the widgets call the methods."
-        self.text.on_msg(self._on_message)
-        self.text.observe(lambda _: self._send_entered(), "value")
-        self.send_button.on_click(lambda _: self.send())
-        self.stop_button.on_click(lambda _: self.bot.stop())
-        self.new_button.on_click(lambda _: self.new())
+# %% ../nbs/53_chat.ipynb #596c5abd
+@patch
+def _connect(self: ChatPanel) -> None:
+    "Let the widgets call the methods."
+    self.text.on_msg(self._on_message)
+    self.text.observe(lambda _: self._send_entered(), "value")
+    self.send_button.on_click(lambda _: self.send())
+    self.stop_button.on_click(lambda _: self.bot.stop())
+    self.new_button.on_click(lambda _: self.new())
 
-    def _on_message(self, _, content: dict, buffers: list) -> None:
-        "Enter was pressed; a changed value follows as another message."
-        if content.get("event") != "submit": return
-        self._entered = True
-        Timer(0.2, self._send_entered).start()
 
-    def _send_entered(self) -> None:
-        "Send if Enter was pressed and something is written."
-        entered, self._entered = self._entered, False
-        if entered and self.text.value.strip(): self.send()
+@patch
+def _on_message(self: ChatPanel, _, content: dict, buffers: list) -> None:
+    "Enter was pressed; a changed value follows as another message."
+    if content.get("event") != "submit": return
+    self._entered = True
+    Timer(0.2, self._send_entered).start()
 
-    def _show_turns(self) -> None:
-        self.area.children = [self._html(turn_html(t)) for t in self.bot.turns] or [self._html(_HINT)]
+# %% ../nbs/53_chat.ipynb #d7ec2f26
+@patch
+def _send_entered(self: ChatPanel) -> None:
+    "Send if Enter was pressed and something is written."
+    entered, self._entered = self._entered, False
+    if entered and self.text.value.strip(): self.send()
 
-    def _say(self, html: str) -> None:
-        self.status.value = f'<div class="civillaw-line civillaw-small" role="status">{html}</div>' if html else ""
 
-    def _set_busy(self, busy: bool) -> None:
-        "Lock or free the input."
-        self.busy = self.text.disabled = self.send_button.disabled = self.new_button.disabled = busy
-        self.stop_button.disabled = not busy
-        self._say('<span class="civillaw-busy">생성 중…</span>' if busy else "")
+@patch
+def _show_turns(self: ChatPanel) -> None:
+    self.area.children = [self._html(turn_html(t)) for t in self.bot.turns] or [self._html(_HINT)]
 
-    def _say_error(self, error: Exception) -> None:
-        logger.info("chat: %s", error, exc_info=error)
-        self._say(f'<span class="civillaw-error">{escape(_error_line(error))}</span>')
 
-    def send(self) -> None:
-        "Ask what is written in the field; an `InputError` becomes a line, and the field keeps its text."
-        with self._lock:
-            if self.busy: return
-            question = self.text.value
-            try: pieces = self.bot.ask(question)
-            except InputError as e: return self._say_error(e)
-            self._set_busy(True)
-        self.text.value = ""
-        self.thread = Thread(target=self._work, args=(question, pieces), daemon=True)
-        self.thread.start()
+@patch
+def _say(self: ChatPanel, html: str) -> None:
+    self.status.value = f'<div class="civillaw-line civillaw-small" role="status">{html}</div>' if html else ""
 
-    def _work(self, question: str, pieces: Iterator[str]) -> None:
-        "Draw the answer as it grows; runs in a thread."
-        began, error, turns, before = time.monotonic(), None, self.bot.turns, len(self.bot.turns)
-        view = self._html(turn_html(Turn(question, ""), busy=True))
-        self.area.children = [*(self.area.children if before else ()), view]
-        try: self._draw(view, question, pieces)
-        except Exception as e: error = e
-        if len(turns) > before: view.value = turn_html(turns[-1])
-        else: self._show_turns()
-        self._set_busy(False)
-        if error: self._say_error(error)
-        if error and len(turns) == before: self.text.value = question
-        if time.monotonic() - began < _REFOCUS_SECONDS: self.text.focus()
+# %% ../nbs/53_chat.ipynb #ebeafdce
+@patch
+def _set_busy(self: ChatPanel, busy: bool) -> None:
+    "Lock or free the input."
+    self.busy = self.text.disabled = self.send_button.disabled = self.new_button.disabled = busy
+    self.stop_button.disabled = not busy
+    self._say('<span class="civillaw-busy">생성 중…</span>' if busy else "")
 
-    def _draw(self, view, question: str, pieces: Iterator[str]) -> None:
-        "Show the answer so far in `view`, not more often than a reader can see."
-        answer, drawn = "", 0.0
-        for piece in pieces:
-            answer += piece
-            if time.monotonic() - drawn < _REDRAW_SECONDS: continue
-            view.value, drawn = turn_html(Turn(question, answer), busy=True), time.monotonic()
 
-    def new(self) -> None:
-        "Empty the conversation, unless an answer is being written."
+@patch
+def _say_error(self: ChatPanel, error: Exception) -> None:
+    logger.info("chat: %s", error, exc_info=error)
+    self._say(f'<span class="civillaw-error">{escape(_error_line(error))}</span>')
+
+# %% ../nbs/53_chat.ipynb #134c7ec5
+@patch
+def send(self: ChatPanel) -> None:
+    "Ask what is written in the field; an `InputError` becomes a line, and the field keeps its text."
+    with self._lock:
         if self.busy: return
-        self.bot.new()
-        self._show_turns()
-        self._say("")
+        question = self.text.value
+        try: pieces = self.bot.ask(question)
+        except InputError as e: return self._say_error(e)
+        self._set_busy(True)
+    self.text.value = ""
+    self.thread = Thread(target=self._work, args=(question, pieces), daemon=True)
+    self.thread.start()
+
+# %% ../nbs/53_chat.ipynb #f0948c64
+@patch
+def _work(self: ChatPanel, question: str, pieces: Iterator[str]) -> None:
+    "Draw the answer as it grows; runs in a thread."
+    began, error, turns, before = time.monotonic(), None, self.bot.turns, len(self.bot.turns)
+    view = self._html(turn_html(Turn(question, ""), busy=True))
+    self.area.children = [*(self.area.children if before else ()), view]
+    try: self._draw(view, question, pieces)
+    except Exception as e: error = e
+    if len(turns) > before: view.value = turn_html(turns[-1])
+    else: self._show_turns()
+    self._set_busy(False)
+    if error: self._say_error(error)
+    if error and len(turns) == before: self.text.value = question
+    if time.monotonic() - began < _REFOCUS_SECONDS: self.text.focus()
+
+# %% ../nbs/53_chat.ipynb #d94d205b
+@patch
+def _draw(self: ChatPanel, view, question: str, pieces: Iterator[str]) -> None:
+    "Show the answer so far in `view`, not more often than a reader can see."
+    answer, drawn = "", 0.0
+    for piece in pieces:
+        answer += piece
+        if time.monotonic() - drawn < _REDRAW_SECONDS: continue
+        view.value, drawn = turn_html(Turn(question, answer), busy=True), time.monotonic()
+
+
+@patch
+def new(self: ChatPanel) -> None:
+    "Empty the conversation, unless an answer is being written."
+    if self.busy: return
+    self.bot.new()
+    self._show_turns()
+    self._say("")
 
 # %% ../nbs/53_chat.ipynb #02bf814d
 def widget_problem() -> str:  # empty where a widget can be shown
@@ -361,7 +407,7 @@ def _write_answer(bot: ChatBot, question: str, write: Callable) -> None:
     if turn.citations: write("조문: " + ", ".join(f"{c.name} ({state_label(c.state)})" for c in turn.citations))
     write(f"안내: {get_notice()}\n")
 
-
+# %% ../nbs/53_chat.ipynb #6f8b5800
 def _obey(bot: ChatBot, line: str, write: Callable) -> bool:
     "Carry out a line that begins with a slash; False ends the chat."
     name, _, rest = line.partition(" ")

@@ -15,6 +15,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from .config import InputError, logger, require
+from fastcore.basics import patch
 
 # %% ../nbs/43_checkpoints.ipynb #5712d398
 def find_corrupt_file(
@@ -29,7 +30,7 @@ def find_corrupt_file(
     archives = ("optimizer.pt", "scheduler.pt")
     return next((name for name in archives if not zipfile.is_zipfile(checkpoint / name)), "")
 
-
+# %% ../nbs/43_checkpoints.ipynb #39a89dbf
 def last_checkpoint(
     output_dir: str | Path,  # folder for the tuned model
 ) -> Path | None:  # folder of the last whole checkpoint
@@ -47,7 +48,7 @@ def _is_left_over(path: Path) -> bool:
     if path.name == "checkpoints": return path.is_dir() and not any(path.iterdir())
     return path.name in (".lock", "schedule.json", "schedule.part")
 
-
+# %% ../nbs/43_checkpoints.ipynb #18888820
 def check_output_dir(
     output_dir: str | Path,  # folder for the tuned model
     resume: bool = False,  # go on from a checkpoint in it
@@ -68,7 +69,7 @@ def check_output_dir(
             f"cannot be written: {parent} allows no new files")
     return out
 
-
+# %% ../nbs/43_checkpoints.ipynb #a0d1c904
 def lock_output_dir(
     out: Path,  # folder for the tuned model; made if missing
 ) -> FileLock:  # held; release it when done
@@ -86,7 +87,7 @@ def lock_output_dir(
 class CheckpointError(OSError):
     "A checkpoint could not be written; what was saved before is whole."
 
-
+# %% ../nbs/43_checkpoints.ipynb #254b5294
 class AtomicCheckpoints(Trainer):
     "A trainer whose checkpoints appear when they are whole."
     _aside = ""
@@ -112,14 +113,16 @@ class AtomicCheckpoints(Trainer):
         finally: self._aside = ""
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, place: Path, name: str) -> None:
-        "Rename the finished folder, then delete checkpoints that are no longer wanted."
-        aside = Path(self._aside)
-        self.state.save_to_json(str(aside / name / "trainer_state.json"))
-        shutil.rmtree(place / name, ignore_errors=True)  # a torn one that was passed over
-        os.replace(aside / name, place / name)
-        aside.rmdir()
-        rotate_checkpoints(str(place), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+# %% ../nbs/43_checkpoints.ipynb #eae9b1f1
+@patch
+def _publish(self: AtomicCheckpoints, place: Path, name: str) -> None:
+    "Rename the finished folder, then delete checkpoints that are no longer wanted."
+    aside = Path(self._aside)
+    self.state.save_to_json(str(aside / name / "trainer_state.json"))
+    shutil.rmtree(place / name, ignore_errors=True)  # a torn one that was passed over
+    os.replace(aside / name, place / name)
+    aside.rmdir()
+    rotate_checkpoints(str(place), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
 
 def _is_write_failure(error: Exception) -> bool:

@@ -25,6 +25,7 @@ from .statute import (DELETED, NOT_FOUND, check_citations, cited_articles,
                               load_articles)
 from .table import load_table
 from .duplicates import similar_pairs
+from fastcore.basics import patch
 
 # %% ../nbs/23_checks.ipynb #a6fcb94c
 MAX_KEPT_FINDINGS = 1000  # findings of one kind that are kept with their lines
@@ -52,13 +53,23 @@ class Findings:
 
 # %% ../nbs/23_checks.ipynb #345702ba
 _LATIN = re.compile("[\x00-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]{4,}")
+
+
 _HANGUL, _HIGH = re.compile("[가-힣]"), re.compile("[^\x00-\x7f]")
+
+
 _WIDTH = str.maketrans({**{0xFF01 + k: 0x21 + k for k in range(94)}, 0x3000: " ", 0xA0: " "})
+
+
 _WIDE = re.compile("[\uff01-\uff5e\u3000\u00a0]")
+
+
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+
+
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060\ufeff]")
 
-
+# %% ../nbs/23_checks.ipynb #696049cd
 def _redecode(text: str, detours: tuple) -> str:
     "The text encoded in the wrong encoding and decoded in the right one, where that gives Korean."
     if len(_HIGH.findall(text[:2000])) < 4: return text
@@ -77,7 +88,7 @@ def repair_mojibake(
     latin = (("cp1252", "utf-8"), ("latin-1", "utf-8"), ("latin-1", "cp949"), ("cp1252", "cp949"))
     return _LATIN.sub(lambda m: _redecode(m[0], latin), _redecode(text, (("cp949", "utf-8"),)))
 
-
+# %% ../nbs/23_checks.ipynb #89e86ccc
 MENDS: dict[str, Callable[[str], str]] = {
     "mojibake": repair_mojibake,
     "not-nfc": lambda t: normalize("NFC", t),
@@ -105,8 +116,14 @@ _PERSONAL = {
     "e-mail": re.compile(r"[\w.+-]+@[\w-]+\.[\w.]{2,}"),
     "account number": re.compile(r"(?:계좌|은행|농협|신협|뱅크|입금)[^\d\n]{0,15}(\d{2,6}(?:-\d{2,7}){2,3}|\d{10,14})(?![\d-])"),
     "card number": re.compile(r"(?<![\d-])\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?![\d-])")}
+
+
 _ENDS = re.compile(r"""[.!?。…~:;)\]}」』”’"'*`|>]\s*$|[다요까죠음함임됨]\s*$""")
+
+
 _LIMITS = {255, 256, 1000, 1024, 2000, 4000, 8000, 32767, 65535}  # characters at which programs cut a cell
+
+
 _PARTS = ("총칙", "물권", "채권", "친족", "상속")
 
 
@@ -114,7 +131,7 @@ def _citations(row: dict) -> list:
     "What the answer cites, with the state of each article."
     return check_citations(row["answer"][:100_000]) if "조" in row["answer"] else []
 
-
+# %% ../nbs/23_checks.ipynb #1c3498d1
 def _cited(row: dict) -> list[str]:
     "The articles of the Civil Act that the answer cites."
     return list(dict.fromkeys(a for c in row["citations"] if c.act == "민법" for a in c.articles))
@@ -132,7 +149,7 @@ def _letters(row: dict) -> Iterator[tuple]:
         if row[c][:1] in "=+@" and re.match(r"[=+@]\s*[A-Za-z(\d]", row[c]): yield "warning", "formula", f"{c}: {row[c][:30]}"
         if len(row[c]) > 20_000: yield "warning", "long-cell", f"{c}: {len(row[c]):,} characters"
 
-
+# %% ../nbs/23_checks.ipynb #b1aa40ae
 def _cut(row: dict) -> Iterator[tuple]:
     for c in ("question", "answer"):
         ended = bool(_ENDS.search(row[c][-20:]))
@@ -146,7 +163,7 @@ def _personal(row: dict) -> Iterator[tuple]:
     for name, pattern in _PERSONAL.items():
         if m := pattern.search(text): yield "warning", "personal-data", f"{name}: {m[0][:3]}..."
 
-
+# %% ../nbs/23_checks.ipynb #67cc4111
 def _articles(row: dict) -> Iterator[tuple]:
     answer = row["answer"][:100_000]
     for c in row["citations"]:
@@ -166,7 +183,7 @@ def _label(row: dict) -> Iterator[tuple]:
     if label in _PARTS and known and not any(part.endswith(label) for part in known):
         yield "warning", "category", f"{label}, but it cites {', '.join(dict.fromkeys(known))}"
 
-
+# %% ../nbs/23_checks.ipynb #5e7c04ea
 ROW_CHECKS = (_letters, _cut, _personal, _articles, _label)
 
 
@@ -194,59 +211,70 @@ class CsvReport:
     categories: Counter = field(default_factory=Counter)  # rows a category
     articles: Counter = field(default_factory=Counter)  # rows that cite an article
 
-    @property
-    def ok(self) -> bool:
-        "Whether training would take the file."
-        return self.errors == 0
 
-    def add(self, findings: list[Finding]) -> None:
-        "Take up what another check found."
-        self.findings = sorted([*self.findings, *findings[:MAX_KEPT_FINDINGS]], key=lambda f: f.line)
-        self.counts = dict(Counter(self.counts) + Counter(f.code for f in findings))
-        self.errors += sum(f.level == "error" for f in findings)
+@patch(as_prop=True)
+def ok(self: CsvReport) -> bool:
+    "Whether training would take the file."
+    return self.errors == 0
 
-    def as_dict(self) -> dict:
-        "The report as plain values for JSON."
-        spread = dict(zip(("min", "median", "max"), np.percentile(self.lengths, [0, 50, 100]).round().tolist())) \
-            if len(self.lengths) else {}
-        return dict(path=self.path, rows=self.rows, ok=self.ok, errors=self.errors, counts=self.counts,
-                    lengths=dict(unit=self.unit, **spread), categories=dict(self.categories), articles=len(self.articles),
-                    findings=[vars(f) for f in self.findings])
+# %% ../nbs/23_checks.ipynb #329220ef
+@patch
+def add(self: CsvReport, findings: list[Finding]) -> None:
+    "Take up what another check found."
+    self.findings = sorted([*self.findings, *findings[:MAX_KEPT_FINDINGS]], key=lambda f: f.line)
+    self.counts = dict(Counter(self.counts) + Counter(f.code for f in findings))
+    self.errors += sum(f.level == "error" for f in findings)
 
-    def table(self) -> pd.DataFrame:
-        "How often each kind of finding came, and where first."
-        first = {f.code: f for f in reversed(self.findings)}
-        return pd.DataFrame([dict(finding=code, level=first[code].level, rows=n, first_line=first[code].line)
-                             for code, n in sorted(self.counts.items(), key=lambda x: -x[1])],
-                            columns=["finding", "level", "rows", "first_line"])
 
-    def plot(self):
-        "Lengths, categories and the articles covered, by number; returns the figure."
-        import matplotlib.pyplot as plt
-        use_korean_font()
-        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3), width_ratios=[3, 2, 4])
-        left.hist(self.lengths, bins=30, color="#4878a8")
-        left.set(title="행의 길이", xlabel=dict(tokens="토큰", characters="글자")[self.unit], ylabel="행")
-        top = dict(self.categories.most_common(8))
-        middle.barh(list(top), list(top.values()), color="#6a9f58")
-        middle.invert_yaxis()
-        middle.set(title="분류", xlabel="행")
-        numbers = [load_articles()[a].number for a, n in self.articles.items() if a in load_articles() for _ in range(n)]
-        right.hist(numbers, bins=range(0, 1140, 20), color="#c44e52")
-        right.set(title=f"인용한 조문 {len(self.articles)}개", xlabel="조문 번호", ylabel="인용")
-        fig.tight_layout()
-        return fig
+@patch
+def as_dict(self: CsvReport) -> dict:
+    "The report as plain values for JSON."
+    spread = dict(zip(("min", "median", "max"), np.percentile(self.lengths, [0, 50, 100]).round().tolist())) \
+        if len(self.lengths) else {}
+    return dict(path=self.path, rows=self.rows, ok=self.ok, errors=self.errors, counts=self.counts,
+                lengths=dict(unit=self.unit, **spread), categories=dict(self.categories), articles=len(self.articles),
+                findings=[vars(f) for f in self.findings])
 
-    def _repr_markdown_(self) -> str:
-        total = sum(self.counts.values())
-        head = (f"**{Path(self.path).name}**: {self.rows:,} rows, {total:,} findings, "
-                f"{'usable' if self.ok else f'training would refuse it ({self.errors:,} errors)'}")
-        escape = lambda t: t.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-        shown = self.findings[:200]
-        lines = [f"| {f.line} | {f.level} | {f.code} | {escape(f.detail)} |" for f in shown]
-        more = [f"\n{total - len(shown):,} more findings: {', '.join(f'{c} {n:,}' for c, n in self.counts.items())}"]
-        table = ["| line | level | finding | detail |", "|---|---|---|---|", *lines] if lines else []
-        return "\n".join([head, "", *table, *(more if total > len(shown) else [])])
+# %% ../nbs/23_checks.ipynb #7727c848
+@patch
+def table(self: CsvReport) -> pd.DataFrame:
+    "How often each kind of finding came, and where first."
+    first = {f.code: f for f in reversed(self.findings)}
+    return pd.DataFrame([dict(finding=code, level=first[code].level, rows=n, first_line=first[code].line)
+                         for code, n in sorted(self.counts.items(), key=lambda x: -x[1])],
+                        columns=["finding", "level", "rows", "first_line"])
+
+# %% ../nbs/23_checks.ipynb #fb5fc13f
+@patch
+def plot(self: CsvReport):
+    "Lengths, categories and the articles covered, by number; returns the figure."
+    import matplotlib.pyplot as plt
+    use_korean_font()
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3), width_ratios=[3, 2, 4])
+    left.hist(self.lengths, bins=30, color="#4878a8")
+    left.set(title="행의 길이", xlabel=dict(tokens="토큰", characters="글자")[self.unit], ylabel="행")
+    top = dict(self.categories.most_common(8))
+    middle.barh(list(top), list(top.values()), color="#6a9f58")
+    middle.invert_yaxis()
+    middle.set(title="분류", xlabel="행")
+    numbers = [load_articles()[a].number for a, n in self.articles.items() if a in load_articles() for _ in range(n)]
+    right.hist(numbers, bins=range(0, 1140, 20), color="#c44e52")
+    right.set(title=f"인용한 조문 {len(self.articles)}개", xlabel="조문 번호", ylabel="인용")
+    fig.tight_layout()
+    return fig
+
+# %% ../nbs/23_checks.ipynb #157a66f3
+@patch
+def _repr_markdown_(self: CsvReport) -> str:
+    total = sum(self.counts.values())
+    head = (f"**{Path(self.path).name}**: {self.rows:,} rows, {total:,} findings, "
+            f"{'usable' if self.ok else f'training would refuse it ({self.errors:,} errors)'}")
+    escape = lambda t: t.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    shown = self.findings[:200]
+    lines = [f"| {f.line} | {f.level} | {f.code} | {escape(f.detail)} |" for f in shown]
+    more = [f"\n{total - len(shown):,} more findings: {', '.join(f'{c} {n:,}' for c, n in self.counts.items())}"]
+    table = ["| line | level | finding | detail |", "|---|---|---|---|", *lines] if lines else []
+    return "\n".join([head, "", *table, *(more if total > len(shown) else [])])
 
 # %% ../nbs/23_checks.ipynb #f9857043
 def _note_lengths(batch: dict, tokenizer, max_length: int, found: Findings) -> list[int]:
@@ -265,7 +293,7 @@ def _find_twins(table, found: Findings) -> None:
         for i, j, likeness in similar_pairs(table[column], threshold):
             found.add(int(lines[j]), "warning", f"duplicate-{column}", f"of line {lines[i]}, {likeness:.0%} alike")
 
-
+# %% ../nbs/23_checks.ipynb #f8e59e6b
 def check_table(
     table,  # of `load_table`
     blank: list[tuple] = (),  # of `load_table`
@@ -293,7 +321,7 @@ def check_table(
     return CsvReport(path, len(table), sorted(found.kept, key=lambda f: f.line), dict(found.counts), found.errors,
                      np.concatenate(lengths), "tokens" if tokenizer else "characters", categories, articles)
 
-
+# %% ../nbs/23_checks.ipynb #99618c74
 def check_csv(
     path: str | Path = BUNDLED_CSV,  # as for `civillaw.files.iter_rows`
     tokenizer=None,  # a `transformers` tokenizer, to measure rows in tokens
@@ -324,7 +352,7 @@ class MendReport:
         table = ["", "| mended | cells | first line | before | after |", "|---|---|---|---|---|", *lines] if lines else []
         return "\n".join([head, *table, "", "Left for a reader:", "", self.left._repr_markdown_()])
 
-
+# %% ../nbs/23_checks.ipynb #d2d1bed0
 def _mend_row(row: dict) -> tuple[dict, list[tuple[str, str, str]]]:
     "The row with its cells mended, and (what, before, after) for each change."
     changes, out = [], {}
@@ -340,7 +368,7 @@ def _mend_row(row: dict) -> tuple[dict, list[tuple[str, str, str]]]:
 
 _LEFT_OUT = ("too-many-cells", "several-turns", "system-prompt")  # what reading a row left out
 
-
+# %% ../nbs/23_checks.ipynb #5b176db4
 def _read_notes(table, path) -> list[tuple[int, str, str]]:
     "(line, code, detail) of what reading left out; raises `InputError` where a cell held bytes that are no text."
     found = []
@@ -359,7 +387,7 @@ def _writer(path: Path, columns: list[str], f) -> Callable[[dict], object]:
     writer.writeheader()
     return writer.writerow
 
-
+# %% ../nbs/23_checks.ipynb #0b2b2d5b
 def repair_csv(
     path: str | Path,  # as for `civillaw.files.iter_rows`
     fix_to: str | Path,  # the mended copy: a new .csv, .tsv or .jsonl

@@ -59,7 +59,7 @@ class Recipe:
     recipe: str = setting("", "a bundled recipe (llama32_1b_8gb, kanana15_2b_8gb, llama32_3b_8gb, llama31_8b_8gb, two_gpus, or "
                           "an embedded base) or a YAML file; flags win over it")
 
-
+# %% ../nbs/80_cli.ipynb #518baf21
 @dataclass
 class CsvInput:
     "The file to check."
@@ -80,7 +80,7 @@ class PlanInput:
     tokens: int = setting(384, "tokens of the longest example")
     r: int = setting(16, "rank of the adapters")
 
-
+# %% ../nbs/80_cli.ipynb #ce4b6e0d
 @dataclass
 class AskInput:
     "The question."
@@ -93,7 +93,7 @@ class BatchInput:
     questions_file: str = setting("", ".txt with a question a line, or .csv, .tsv, .jsonl with a column question")
     output_file: str = setting("results.md", "the markdown report")
 
-
+# %% ../nbs/80_cli.ipynb #ae71f3fe
 @dataclass
 class EvaluationInput:
     "Which questions."
@@ -107,7 +107,7 @@ class EvaluationInput:
                                      "deleted, which has the title); 0: none")
     fresh: bool = setting(False, "ask anew instead of using answers that were kept")
 
-
+# %% ../nbs/80_cli.ipynb #7a8244e0
 @dataclass
 class BenchmarkInput:
     "What to measure."
@@ -122,7 +122,7 @@ class BenchmarkInput:
     loss_steps: int = setting(20, "with a peer: optimizer steps of the run whose losses are compared")
     runs_file: str = setting("", "with a peer: finished runs are kept in this file and not run again")
 
-
+# %% ../nbs/80_cli.ipynb #f42fd84c
 @dataclass
 class ExportInput:
     "What to write, and where."
@@ -148,7 +148,7 @@ def recipe_settings(
     make_configs(settings, *CONFIG_CLASSES)
     return settings
 
-
+# %% ../nbs/80_cli.ipynb #8d42c028
 def _base_of(model_path: str) -> str:
     "The base of a tuned model; empty where the folder has none, which the command itself will say."
     try: return read_adapter_config(model_path)["base_model_name_or_path"]
@@ -166,7 +166,7 @@ def _settle_length(training: TrainingConfig, given: set[str], command: str) -> N
             f"the training is fitted to {minutes:g} minutes; max_steps = {steps} of the recipe does not count")
     if not int(os.environ.get("RANK", 0)): print(f"civillaw {command}: {said}", file=sys.stderr)
 
-
+# %% ../nbs/80_cli.ipynb #9e82caf8
 def parse(
     command: str,  # name of the command
     classes: tuple[type, ...],  # whose fields are its flags
@@ -206,7 +206,7 @@ def run_check_system(output: Output) -> dict:
     show(report)
     return report.as_dict()
 
-
+# %% ../nbs/80_cli.ipynb #3ecd7787
 def run_bases(system: SystemConfig, output: Output) -> list[dict]:
     "Embedded bases and those of the user's own table, and which of them were fetched; fetches nothing."
     bases = list_bases(system.cache_path)
@@ -216,7 +216,7 @@ def run_bases(system: SystemConfig, output: Output) -> list[dict]:
     print("\n".join("| " + " | ".join(map(str, r)) + " |" for r in (head, ["---"] * len(head), *rows)))
     return bases
 
-
+# %% ../nbs/80_cli.ipynb #26fb725b
 def run_check_csv(data: CsvInput, output: Output) -> dict:
     "Faults of a file of questions and answers, by line; status 2 where training would refuse the file."
     base = data.model_name or (DEFAULT_BASE if cached_base(DEFAULT_BASE) else "")  # nothing is fetched to check a file
@@ -235,7 +235,7 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
                        file=sys.stderr)
     return None
 
-
+# %% ../nbs/80_cli.ipynb #47ac5f48
 def run_plan(data: PlanInput, output: Output) -> dict:
     "The memory that a training needs, before anything is downloaded."
     plan = plan_memory(data.model_name, data.vram_gb, data.batch_size, data.tokens, data.r)
@@ -271,7 +271,7 @@ def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, out
     show(answer)
     return answer.as_dict()
 
-
+# %% ../nbs/80_cli.ipynb #110d1c93
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "Answer a file of questions into a markdown report."
     require(bool(data.questions_file), "questions_file", "", "is missing; pass --questions_file FILE")
@@ -302,7 +302,7 @@ def choice_figures(
     if data.statute_questions: out["statute"] = evaluate_statute(models(), data.statute_questions)
     return out
 
-
+# %% ../nbs/80_cli.ipynb #865ddd66
 def choice_tables(
     figures: dict[str, dict[str, ChoiceFigures]],  # of `choice_figures`
 ) -> list[str]:  # markdown tables
@@ -356,7 +356,7 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     print("\non " + ", ".join(f"{k} {v}" for k, v in figures["machine"].items()))
     return figures
 
-
+# %% ../nbs/80_cli.ipynb #af461d8f
 def run_export(data: ExportInput, system: SystemConfig, output: Output) -> dict:
     "Write a merged model for other programs."
     out = export_model(data.model_path, data.to, data.output_dir, system.cache_path)
@@ -376,7 +376,7 @@ def same_training(
                       for k, part in c.items()}
     return drop(stats["config"]) == drop(json.loads(json.dumps(here))) and stats["data_sha256"] == data_sha256(configs[2].csv_path)
 
-
+# %% ../nbs/80_cli.ipynb #6dba87ed
 def plan_text(
     model: ModelConfig,  # the base
     lora: LoRAConfig,  # for the rank
@@ -394,7 +394,7 @@ def frame_markdown(
     lines = [[name, *map(str, row)] for name, row in zip(frame.index, frame.values)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [["", *frame.columns], ["---"] * (len(frame.columns) + 1), *lines])
 
-
+# %% ../nbs/80_cli.ipynb #0cbf8561
 def write_report(
     folder: Path,  # of the tuned model
     result: Evaluation,  # base against tuned
@@ -435,7 +435,7 @@ def _facts(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, loade
     return ["## Machine", check_system()._repr_markdown_(), "## Data", loader.report._repr_markdown_(),
             "## Plan for a card of 8 GB", plan_text(model, lora, training)]
 
-
+# %% ../nbs/80_cli.ipynb #b8e8cae7
 def _train_and_leave(trainer: TrainingManager) -> None:
     "Train, and free the memory for the answers."
     trainer.train()
@@ -492,6 +492,8 @@ class Command:
 
 
 _train = (ModelConfig, LoRAConfig, TrainingConfig, SystemConfig, Recipe)
+
+# %% ../nbs/80_cli.ipynb #69efd229
 COMMANDS = dict(
     check_system=Command(run_check_system, (Output,), "this machine and what it can train"),
     bases=Command(run_bases, (SystemConfig, Output), "embedded bases, and which of them were fetched"),
@@ -511,12 +513,12 @@ COMMANDS = dict(
                    "write a merged model for Ollama, vLLM or transformers"),
     full=Command(run_full, (*_train, EvaluationInput, Output), "check, plan, train, evaluate, report"))
 
-
+# %% ../nbs/80_cli.ipynb #931abd66
 def _usage() -> str:
     lines = "\n".join(f"  {name:<13} {c.help}" for name, c in COMMANDS.items())
     return f"usage: civillaw COMMAND [--flag value ...]\n\n{lines}\n\ncivillaw COMMAND --help lists its flags."
 
-
+# %% ../nbs/80_cli.ipynb #07062a94
 def main(
     argv: list[str] | None = None,  # command and flags; None: those of the process
 ) -> int:  # exit status: 0 done, 1 failed, 2 wrong call or input
@@ -537,7 +539,7 @@ def main(
     if not int(os.environ.get("RANK", 0)): return _run(name, flags)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere): return _run(name, flags)  # the first process speaks
 
-
+# %% ../nbs/80_cli.ipynb #870f5abf
 def _run(name: str, flags: list[str]) -> int:
     "Parse, run and report; only an `InputError` is the caller's mistake."
     try:

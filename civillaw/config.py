@@ -77,7 +77,7 @@ class ModelConfig:
 # %% ../nbs/00_config.ipynb #6c636aa5
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-
+# %% ../nbs/00_config.ipynb #f3909460
 @dataclass
 class LoRAConfig:
     "Low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685) and their variants, made by peft."
@@ -252,6 +252,8 @@ def default_inference_settings(
 
 # %% ../nbs/00_config.ipynb #c042b42d
 logger = logging.getLogger("civillaw")
+
+
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line at import and one a layer and pass in 8 bits
 
 
@@ -261,7 +263,7 @@ class LogFile(logging.FileHandler):
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return super()._open()
 
-
+# %% ../nbs/00_config.ipynb #b49790e6
 def start_log(
     kind: str,  # `training` or `inference`
     log_dir: str | Path,  # folder of the log files; made with the first line, if missing
@@ -280,7 +282,7 @@ def start_log(
     logger.setLevel(logging.INFO)
     return path
 
-
+# %% ../nbs/00_config.ipynb #5a6f4c13
 def stop_log() -> None:
     "Close the log file, if one is open."
     for h in [h for h in logger.handlers if isinstance(h, logging.StreamHandler)]:

@@ -24,6 +24,7 @@ from .statute import cited_articles
 from .table import load_table, scratch_file
 from .duplicates import clusters, similar_pairs
 from .checks import Finding, check_table
+from fastcore.basics import patch
 
 # %% ../nbs/25_data.ipynb #a225aaef
 def paraphrase_pairs(
@@ -56,7 +57,7 @@ def has_rules(
     return "rule" in rows.column_names and all(r.strip() for batch in rows.select_columns("rule").iter(10_000)
                                                for r in batch["rule"])
 
-
+# %% ../nbs/25_data.ipynb #c5546c0b
 def group_rows(
     rows: datasets.Dataset,  # of `load_table`
 ) -> np.ndarray:  # int64, for each row the index of the first row of its group
@@ -84,7 +85,7 @@ def _draw_parts(rows: datasets.Dataset, first: np.ndarray) -> np.ndarray:
     parts[[k for _, k in best.values()]] = 2
     return parts
 
-
+# %% ../nbs/25_data.ipynb #650569c7
 def split_rows(
     rows: datasets.Dataset,  # of `load_table`
 ) -> dict[str, datasets.Dataset]:  # rows of `train`, `validation`, `seen` and `unseen`
@@ -144,7 +145,7 @@ def data_sha256(
         digest.update(json.dumps([batch["question"], batch["answer"]], ensure_ascii=False).encode())
     return digest.hexdigest()
 
-
+# %% ../nbs/25_data.ipynb #0e95a6d8
 class DataLoader:
     "Questions and answers of a file, checked, split by rule and tokenised."
     def __init__(self,
@@ -160,51 +161,61 @@ class DataLoader:
         self.report, self.dropped, self.parts = check_table(self.rows, blank, str(csv_path)), [], None
         self._refuse([f for f in self.report.findings if f.level == "error"], self.report.errors)
 
-    def _refuse(self, errors: list[Finding], count: int) -> None:
-        "Raise `InputError` with the first of some errors, if there are any."
-        if errors: raise InputError(f"{self.csv_path} line {errors[0].line}: {errors[0].code} {errors[0].detail}"
-                                    + (f" (and {count - 1} more; run check_csv for all of them)" if count > 1 else ""))
+# %% ../nbs/25_data.ipynb #050e9e97
+@patch
+def _refuse(self: DataLoader, errors: list[Finding], count: int) -> None:
+    "Raise `InputError` with the first of some errors, if there are any."
+    if errors: raise InputError(f"{self.csv_path} line {errors[0].line}: {errors[0].code} {errors[0].detail}"
+                                + (f" (and {count - 1} more; run check_csv for all of them)" if count > 1 else ""))
 
-    def split(self) -> dict[str, datasets.Dataset]:
-        "Rows by part; raises `InputError` when none would be left to train on or validate with, or a held-out row leaks."
-        if self.parts: return self.parts
-        parts = split_rows(self.rows)
-        errors = check_split(parts)
-        self._refuse(errors, len(errors))
-        self.parts = parts
-        return parts
 
-    def tokenize(self, rows: datasets.Dataset) -> datasets.Dataset:
-        "Rows as a dataset of `input_ids` and `labels`; a row over `max_length` is refused or dropped as set."
-        encoded, lengths = tokenize_table(self.tokenizer, rows)
-        long = np.flatnonzero(lengths > self.max_length)
-        if len(long) and self.long_rows == "refuse":
-            raise InputError(f"{self.csv_path} line {rows[int(long[0])]['line']}: {lengths[long[0]]} tokens, {len(long)} "
-                             f"rows are over max_length = {self.max_length}; "
-                             "raise --max_length or pass --long_rows drop")
-        self.dropped += [rows[int(k)]["line"] for k in long]
-        return encoded.select(np.flatnonzero(lengths <= self.max_length)) if len(long) else encoded
+@patch
+def split(self: DataLoader) -> dict[str, datasets.Dataset]:
+    "Rows by part; raises `InputError` when none would be left to train on or validate with, or a held-out row leaks."
+    if self.parts: return self.parts
+    parts = split_rows(self.rows)
+    errors = check_split(parts)
+    self._refuse(errors, len(errors))
+    self.parts = parts
+    return parts
 
-    def prepare(self) -> datasets.DatasetDict:
-        "The tokenised `train` and `validation` parts."
-        parts = self.split()
-        out = datasets.DatasetDict({k: self.tokenize(parts[k]) for k in ("train", "validation") if len(parts[k])})
-        for k in ("train", "validation"):
-            require(k in out and len(out[k]) > 0, "csv_path", str(self.csv_path), f"no row is left for {k}; add rules")
-        return out
+# %% ../nbs/25_data.ipynb #dcdfcbfd
+@patch
+def tokenize(self: DataLoader, rows: datasets.Dataset) -> datasets.Dataset:
+    "Rows as a dataset of `input_ids` and `labels`; a row over `max_length` is refused or dropped as set."
+    encoded, lengths = tokenize_table(self.tokenizer, rows)
+    long = np.flatnonzero(lengths > self.max_length)
+    if len(long) and self.long_rows == "refuse":
+        raise InputError(f"{self.csv_path} line {rows[int(long[0])]['line']}: {lengths[long[0]]} tokens, {len(long)} "
+                         f"rows are over max_length = {self.max_length}; "
+                         "raise --max_length or pass --long_rows drop")
+    self.dropped += [rows[int(k)]["line"] for k in long]
+    return encoded.select(np.flatnonzero(lengths <= self.max_length)) if len(long) else encoded
 
-    def statistics(self) -> pd.DataFrame:
-        "Rows, rules, articles and lengths by category; lengths in characters, and in tokens where a tokenizer is set."
-        empty = lambda: dict(rows=0, rules=set(), articles=set(), q=0, a=0, tokens=0)
-        groups, sums = group_rows(self.rows), defaultdict(empty)
-        lengths = tokenize_table(self.tokenizer, self.rows)[1] if self.tokenizer else np.zeros(len(self.rows), dtype=int)
-        for k, row in enumerate(self.rows):
-            s = sums[row.get("category") or "-"]
-            s["rows"], s["q"], s["a"] = s["rows"] + 1, s["q"] + len(row["question"]), s["a"] + len(row["answer"])
-            s["rules"].add(groups[k])
-            s["articles"].update(cited_articles(row["answer"]))
-            s["tokens"] = max(s["tokens"], int(lengths[k]))
-        return pd.DataFrame({c: dict(rows=s["rows"], rules=len(s["rules"]), articles=len(s["articles"]),
-                                     question_chars=round(s["q"] / s["rows"], 1), answer_chars=round(s["a"] / s["rows"], 1),
-                                     longest_tokens=s["tokens"]) for c, s in sums.items()}).T.astype(
-                                         dict(rows=int, rules=int, articles=int, longest_tokens=int))
+# %% ../nbs/25_data.ipynb #674587c9
+@patch
+def prepare(self: DataLoader) -> datasets.DatasetDict:
+    "The tokenised `train` and `validation` parts."
+    parts = self.split()
+    out = datasets.DatasetDict({k: self.tokenize(parts[k]) for k in ("train", "validation") if len(parts[k])})
+    for k in ("train", "validation"):
+        require(k in out and len(out[k]) > 0, "csv_path", str(self.csv_path), f"no row is left for {k}; add rules")
+    return out
+
+# %% ../nbs/25_data.ipynb #770f4e2a
+@patch
+def statistics(self: DataLoader) -> pd.DataFrame:
+    "Rows, rules, articles and lengths by category; lengths in characters, and in tokens where a tokenizer is set."
+    empty = lambda: dict(rows=0, rules=set(), articles=set(), q=0, a=0, tokens=0)
+    groups, sums = group_rows(self.rows), defaultdict(empty)
+    lengths = tokenize_table(self.tokenizer, self.rows)[1] if self.tokenizer else np.zeros(len(self.rows), dtype=int)
+    for k, row in enumerate(self.rows):
+        s = sums[row.get("category") or "-"]
+        s["rows"], s["q"], s["a"] = s["rows"] + 1, s["q"] + len(row["question"]), s["a"] + len(row["answer"])
+        s["rules"].add(groups[k])
+        s["articles"].update(cited_articles(row["answer"]))
+        s["tokens"] = max(s["tokens"], int(lengths[k]))
+    return pd.DataFrame({c: dict(rows=s["rows"], rules=len(s["rules"]), articles=len(s["articles"]),
+                                 question_chars=round(s["q"] / s["rows"], 1), answer_chars=round(s["a"] / s["rows"], 1),
+                                 longest_tokens=s["tokens"]) for c, s in sums.items()}).T.astype(
+                                     dict(rows=int, rules=int, articles=int, longest_tokens=int))

@@ -68,7 +68,7 @@ def share_beginning(
     "Give every slot the first positions of the first one."
     for held in (*cache.keys, *cache.values): held[1:, :, :length] = held[:1, :, :length]
 
-
+# %% ../nbs/50_decoding.ipynb #c8736227
 def move_rows(
     cache: SlotCache,  # changed in place
     sources: list[int],  # slots
@@ -148,7 +148,7 @@ class SlotModel:
                           position_ids=positions, past_key_values=self.cache, use_cache=True,
                           logits_to_keep=1).logits[:, -1]
 
-
+# %% ../nbs/50_decoding.ipynb #53541a19
 def fill_gaps(
     done: list[bool],  # which slots became free
 ) -> tuple[list[int], list[int]]:  # slots to move, slots to move them to
@@ -159,7 +159,7 @@ def fill_gaps(
 # %% ../nbs/50_decoding.ipynb #0c60f16d
 PREFILL_TOKENS = 4096  # in one pass over prompts, to bound its memory
 
-
+# %% ../nbs/50_decoding.ipynb #bd4a79a0
 class RunningRows:
     "Rows that are answered side by side, row i in slot i."
     def __init__(self,

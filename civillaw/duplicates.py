@@ -50,7 +50,7 @@ def _hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     counts = [len(s) - n + 1 for s in letters]
     return mixed[inside[:len(mixed)]], np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
 
-
+# %% ../nbs/22_duplicates.ipynb #0b964d50
 def _portions(texts: Sequence[str], name: str) -> Iterator[Sequence[str]]:
     "The texts, a thousand at a time or as many as hold `_AT_ONCE` characters; a bar is shown where it takes long."
     for k in tqdm(range(0, len(texts), 1000), desc=name, unit=" k texts", delay=3):
@@ -125,7 +125,7 @@ class UnionFind:
         while not np.array_equal(flat := self.root[self.root], self.root): self.root = flat
         return pairs[self.root[pairs[:, 0]] != self.root[pairs[:, 1]]]
 
-
+# %% ../nbs/22_duplicates.ipynb #98860963
 def clusters(
     size: int,  # number of texts
     pairs: Iterable[tuple],  # of `similar_pairs`
@@ -190,7 +190,7 @@ def _candidates(signatures: np.ndarray, threshold: float) -> Iterator[np.ndarray
             alike = (signatures[part[:, 0]] == signatures[part[:, 1]]).mean(1) >= threshold - slack
             yield np.sort(part[alike], axis=1)
 
-
+# %% ../nbs/22_duplicates.ipynb #7c96b322
 class _Texts(list):
     "A list that gives several items at once, as a column of a dataset does."
     def __getitem__(self, key): return [list.__getitem__(self, i) for i in key] if isinstance(key, list) else super().__getitem__(key)
@@ -211,7 +211,7 @@ def _hashed_links(texts: Sequence[str], threshold: float, frames: CommonShingles
                 if sets[a] and (likeness := jaccard(sets[a], sets[b])) >= threshold: links.add(i, j, likeness)
     return links
 
-
+# %% ../nbs/22_duplicates.ipynb #1acdd9a7
 def similar_pairs(
     texts: Sequence[str],  # texts to compare with each other; a list or a column of a dataset
     threshold: float,  # least share of common n-grams (Jaccard), 0 to 1

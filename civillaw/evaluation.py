@@ -44,7 +44,7 @@ def field_names(
                 f"must be OURS=THEIRS with OURS one of {', '.join(known)}")
     return {ours: theirs for ours, _, theirs in pairs}
 
-
+# %% ../nbs/62_evaluation.ipynb #566fb3cf
 def read_jsonl(
     path: str | Path,  # a .jsonl file in any encoding that `open_text` reads
     needed: tuple[str, ...],  # fields that every line must have
@@ -87,7 +87,7 @@ def _json_questions(path: str | Path, fields: dict[str, str]) -> list[dict]:
         row["articles"] = _gold_list(row.pop("gold_articles"), f"{path} line {row['line']}, gold_articles")
     return rows
 
-
+# %% ../nbs/62_evaluation.ipynb #8edd31a7
 def first_fields(
     path: str | Path,  # a file
     fields: dict[str, str],  # of `field_names`
@@ -206,26 +206,32 @@ class AskedModel:
         self.found = InferenceModelManager(*self.args)
         self.folder = Path(cache_dir or SystemConfig().cache_path) / "answers"
 
-    def manager(self, config: InferenceConfig | None = None) -> InferenceManager:
-        "The loaded model under these settings."
-        path, model_config, cache_dir = self.args
-        if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir)
-        if config: self._manager.config = config
-        return self._manager
+# %% ../nbs/62_evaluation.ipynb #8d96ab1c
+@patch
+def manager(self: AskedModel, config: InferenceConfig | None = None) -> InferenceManager:
+    "The loaded model under these settings."
+    path, model_config, cache_dir = self.args
+    if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir)
+    if config: self._manager.config = config
+    return self._manager
 
-    def cache(self, config: InferenceConfig | None = None) -> AnswerCache:
-        "What was said under these settings."
-        try: key = cache_key(self.found, config)
-        except (OSError, ValueError):  # the base of a hub was not fetched yet
-            self.manager(config)
-            key = cache_key(self.found, config)
-        if key not in self._caches: self._caches[key] = AnswerCache(self.folder / f"{key}.jsonl", self.fresh)
-        return self._caches[key]
 
-    def unload(self) -> None:
-        "Give the model's memory back."
-        if self._manager: self._manager.unload()
-        self._manager = None
+@patch
+def cache(self: AskedModel, config: InferenceConfig | None = None) -> AnswerCache:
+    "What was said under these settings."
+    try: key = cache_key(self.found, config)
+    except (OSError, ValueError):  # the base of a hub was not fetched yet
+        self.manager(config)
+        key = cache_key(self.found, config)
+    if key not in self._caches: self._caches[key] = AnswerCache(self.folder / f"{key}.jsonl", self.fresh)
+    return self._caches[key]
+
+# %% ../nbs/62_evaluation.ipynb #65864adb
+@patch
+def unload(self: AskedModel) -> None:
+    "Give the model's memory back."
+    if self._manager: self._manager.unload()
+    self._manager = None
 
 # %% ../nbs/62_evaluation.ipynb #1da48d90
 @patch
@@ -241,7 +247,7 @@ def answers(self: AskedModel,
     if missing: self.manager(config).batch(missing, on_answer=keep)
     return [Answer(question=q, citations=check_citations(cache.get(q)["text"]), **cache.get(q)) for q in questions]
 
-
+# %% ../nbs/62_evaluation.ipynb #797526bf
 @patch
 def gold_bits(self: AskedModel,
     rows: list[dict],  # with `question` and `answer`
@@ -257,7 +263,7 @@ def gold_bits(self: AskedModel,
             cache.add(-nats / math.log(2), "bits", r["question"], r["answer"])
     return [cache.get("bits", r["question"], r["answer"]) for r in rows]
 
-
+# %% ../nbs/62_evaluation.ipynb #9ef6399f
 @patch
 def choices(self: AskedModel,
     questions: list[str],  # with an instruction
@@ -285,7 +291,7 @@ def article_digits(
 
 BREAKDOWNS = dict(category=lambda r: r.get("category") or "", difficulty=lambda r: r.get("difficulty") or "", digits=article_digits)
 
-
+# %% ../nbs/62_evaluation.ipynb #a49fe296
 @dataclass
 class Evaluation:
     "Answers and figures of base and tuned model, by set of questions."
@@ -330,7 +336,7 @@ def _plain(figures: dict[str, dict[str, Figure]], questions: int) -> dict:
     "Figures for JSON."
     return dict(questions=questions) | {who: {m: f.as_dict() for m, f in part.items()} for who, part in figures.items()}
 
-
+# %% ../nbs/62_evaluation.ipynb #f193b01d
 @patch
 def as_dict(self: Evaluation) -> dict:
     "Figures by set with their difference, and by group, for JSON."
@@ -353,7 +359,7 @@ def table(self: Evaluation) -> pd.DataFrame:
                for k, part in self.metrics.items() for who in _WHO}
     return pd.DataFrame(columns)
 
-
+# %% ../nbs/62_evaluation.ipynb #cc420c4a
 @patch
 def breakdown_table(self: Evaluation,
     name: str,  # of a set of questions
@@ -366,7 +372,7 @@ def breakdown_table(self: Evaluation,
             for g, (questions, figures) in self.breakdown(name, by).items()}
     return pd.DataFrame(rows).T
 
-
+# %% ../nbs/62_evaluation.ipynb #5ba78079
 @patch
 def plot(self: Evaluation):
     "Bars of the figures from 0 to 1 with their intervals, base beside tuned, for each set; returns the figure."
@@ -399,7 +405,7 @@ def with_guard(
     has_one = config.no_repeat_ngram_size or config.repetition_penalty > 1
     return config if has_one else replace(config, no_repeat_ngram_size=GUARD)
 
-
+# %% ../nbs/62_evaluation.ipynb #58dc0288
 def models_of(
     model_path: str | Path,  # folder of a tuned model
     model_config: ModelConfig | None = None,  # numbers and device; None: bits as trained
@@ -420,7 +426,7 @@ def _by_set(rows: dict[str, list[dict]], answers: list[Answer]) -> dict[str, lis
     left = iter(answers)
     return {k: [next(left) for _ in part] for k, part in rows.items()}
 
-
+# %% ../nbs/62_evaluation.ipynb #9478e4a0
 def evaluate(
     model_path: str | Path,  # folder of a tuned model
     config: InferenceConfig | None = None,  # lengths and guards; None: greedy, 320 new tokens at most, the guard of its recipe
@@ -448,7 +454,6 @@ def evaluate(
         model.unload()
     first, *second = [Evaluation(str(model_path), rows, a["base"], a["tuned"], gold if bits else None, on) for on, a in asked.items()]
     return replace(first, guarded=second[0]) if second else first
-
 
 # %% ../nbs/62_evaluation.ipynb #c49e2337
 def metrics_markdown(
@@ -483,7 +488,7 @@ def chosen_rows(
     first, *others = rows
     return (firsts(first, PARTS) or firsts(first, [""])) + [found for name in others for found in firsts(name, [""])]
 
-
+# %% ../nbs/62_evaluation.ipynb #7d7a2858
 def chosen_answers(
     evaluation: Evaluation,  # of `evaluate`
 ) -> list[dict]:  # set, id, category, question, reference, and the answers of both models
@@ -492,7 +497,7 @@ def chosen_answers(
                  base=evaluation.base[name][k].as_dict(), tuned=evaluation.tuned[name][k].as_dict())
             for name, k in chosen_rows(evaluation.rows) for row in [evaluation.rows[name][k]]]
 
-
+# %% ../nbs/62_evaluation.ipynb #2a68587f
 def side_by_side(
     evaluation: Evaluation,  # of `evaluate`
     chosen: list[tuple[str, int]] | None = None,  # sets and positions; None: of `chosen_rows`

@@ -20,6 +20,8 @@ from .text import open_text, regular_file
 COLUMN_NAMES = dict(
     question=["question", "질문", "문제", "물음", "질의", "instruction", "prompt", "query", "input", "q"],
     answer=["answer", "답변", "답", "응답", "정답", "회답", "output", "completion", "response", "reply", "a"])
+
+
 _CHAT_NAMES = ("messages", "conversations", "conversation", "대화")
 
 
@@ -27,7 +29,7 @@ def _plain(name: object) -> str:
     "A column name as it is compared."
     return re.sub(r"[\W_]+", "", normalize("NFC", str(name)).lower())
 
-
+# %% ../nbs/20_files.ipynb #89268e60
 def map_columns(
     names: Iterable[str],  # the names that a file has
     columns: Iterable[str] = ("question", "answer"),  # the names that are needed
@@ -55,7 +57,7 @@ def _own(name: object) -> str:
     "The name of an extra column; `line` and `notes` are taken by what stands beside a row."
     return f"{name}_" if name in ("line", "notes") else str(name) or "column"
 
-
+# %% ../nbs/20_files.ipynb #a010203e
 def _text(value: object) -> str:
     "A cell as text."
     if value is None or value != value: return ""  # NaN is not equal to itself
@@ -74,7 +76,7 @@ def _turns(value: object) -> list[tuple[str, str]]:
     if not all(isinstance(t, str) for _, t in turns): raise ValueError("a message without text")
     return [(roles.get(r, r), t) for r, t in turns]
 
-
+# %% ../nbs/20_files.ipynb #ab8681fa
 def _from_messages(value: object) -> tuple[dict, list]:
     "Question and answer of a chat, and a note where it has more than one exchange or a system prompt of its own."
     turns = [(r, t) for r, t in _turns(value)]
@@ -92,7 +94,7 @@ def _join_input(cells: dict[str, str], question: str) -> dict[str, str]:
     text = "\n".join(t for t in (cells["question"], cells[extra]) if t.strip())
     return {n: text if n == "question" else t for n, t in cells.items() if n != extra}
 
-
+# %% ../nbs/20_files.ipynb #b33160f3
 def make_row(
     line: int,  # where the row begins
     values: dict,  # cells by the file's own column names
@@ -121,6 +123,8 @@ def make_row(
 
 # %% ../nbs/20_files.ipynb #435aeef3
 MAX_CELL = 2**24  # characters a cell or a line may have; what is longer is no question and no answer
+
+
 _DELIMITERS = {".csv": ",\t;|", ".tsv": "\t,;|"}
 
 
@@ -136,7 +140,7 @@ def _reads_like_data(cells: list[str]) -> bool:
     "Whether a first line is a question and its answer, and no names of columns."
     return len(cells) == 2 and bool(re.search(r"[?？다요까.]\s*$", cells[0])) and bool(re.search(r"[다요.]\s*$", cells[1]))
 
-
+# %% ../nbs/20_files.ipynb #10ce65af
 def _first_records(head: str, delimiter: str) -> list[list[str]]:
     "Up to ten records at the top of a text; those before a cell that is too long, where there is one."
     csv.field_size_limit(MAX_CELL)
@@ -155,7 +159,7 @@ def _head(lines: Iterable[str]) -> str:
         if size > 100_000: break
     return "".join(out)
 
-
+# %% ../nbs/20_files.ipynb #8b25b105
 def find_layout(
     head: str,  # the first lines of a file
     suffix: str,  # .csv or .tsv
@@ -196,7 +200,7 @@ class _Lines:
         self.end = "\r\n" if line.endswith("\r\n") else line[-1] if line[-1] in "\r\n" else ""
         return line
 
-
+# %% ../nbs/20_files.ipynb #aa85e741
 def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], bool]]:
     "Yield (first line, cells, whether its quotes are odd) for each record."
     csv.field_size_limit(MAX_CELL)
@@ -213,7 +217,7 @@ def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], bo
             raise InputError(f"{lines.name} line {first}: a quote opened here is never closed")
         held = (first, cells, odd)
 
-
+# %% ../nbs/20_files.ipynb #6708091b
 def _named(names: tuple[str, ...], columns: tuple[str, ...], where: str) -> list[str]:
     "The names of all columns: the needed ones by their own name, extras as they are, each once."
     require(len(names) <= 1000, where, len(names), "columns; is the delimiter right?")
@@ -225,7 +229,7 @@ def _named(names: tuple[str, ...], columns: tuple[str, ...], where: str) -> list
         out.append(new if new not in out else f"{new}_{len(out) + 1}")
     return out
 
-
+# %% ../nbs/20_files.ipynb #63fe9887
 def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     "Rows of a CSV or TSV file."
     with open_text(path) as f: layout = find_layout(_head(_Lines(f, path.name)), path.suffix.lower(), columns, path.name)
@@ -245,7 +249,7 @@ def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
                 notes.append(("mixed-line-ends", ", ".join(sorted(map(repr, ends - {""})))))
             yield _delimited_row(line, names, cells, notes, question)
 
-
+# %% ../nbs/20_files.ipynb #639cf6e3
 def _layout_notes(layout: Layout) -> list[tuple[str, str]]:
     notes = []
     if layout.header < 0: notes.append(("no-header", "the columns are taken as question and answer"))
@@ -301,7 +305,7 @@ def _open_xlsx(path: Path):
     except Exception as e:  # openpyxl and zipfile raise many kinds for a broken file
         raise InputError(f"{path.name}: not an XLSX file that can be read ({type(e).__name__})")
 
-
+# %% ../nbs/20_files.ipynb #05a82d4b
 def _xlsx(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     "Rows of the first sheet."
     books = _open_xlsx(path)
@@ -346,7 +350,7 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
         raise InputError(f"{path.name}: not a Parquet file that can be read ({str(e).splitlines()[0][:100]})")
 
-
+# %% ../nbs/20_files.ipynb #fae8863f
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -383,7 +387,7 @@ def iter_rows(
         yield row
     require(some, "csv_path", str(path), "the file holds no rows")
 
-
+# %% ../nbs/20_files.ipynb #0eec26cf
 def read_rows(
     path: str | Path,  # as for `iter_rows`
     columns: tuple[str, ...] = ("question", "answer"),  # columns that must be there

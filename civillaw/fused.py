@@ -29,7 +29,7 @@ def _adapter_gradients(grad, thin_rows, thin, a, b, scaling: float) -> tuple[tor
     up = (grad @ b.to(grad.dtype)).mul_(scaling)
     return up, (up.T @ thin_rows).to(a.dtype), (grad.T @ thin).to(b.dtype).mul_(scaling)
 
-
+# %% ../nbs/41_fused.ipynb #95c245f2
 class _AdaptedLinear(torch.autograd.Function):
     "A frozen linear layer with its LoRA adapter; `dropped` is the input after dropout, or the input itself."
     @staticmethod
@@ -69,7 +69,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return _gate_gradients(grad.clone(), *ctx.saved_tensors)
 
-
+# %% ../nbs/41_fused.ipynb #70940c03
 class _GatedLinear(torch.autograd.Function):
     "A frozen linear layer with its LoRA adapter after silu(gate) · up."
     @staticmethod
@@ -98,7 +98,7 @@ def _parts(x: torch.Tensor, *more: torch.Tensor):
     size = len(x) if x.is_cuda else _ROWS
     return zip(*(t.split(size) for t in (x, *more)))
 
-
+# %% ../nbs/41_fused.ipynb #a11aa4b2
 class _Norm(torch.autograd.Function):
     "Root mean square norm of rows (n, width) under a frozen weight (width,)."
     @staticmethod
@@ -140,7 +140,7 @@ def _fused_forward(self: Linear, x: torch.Tensor, *args, **kwargs) -> torch.Tens
     return _AdaptedLinear.apply(x, dropped, self.base_layer.weight, self.base_layer.bias,
                                 self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
 
-
+# %% ../nbs/41_fused.ipynb #b70d0061
 def fuse_adapters(
     model: torch.nn.Module,  # a model of `peft`
 ) -> bool:  # whether all its adapters are fused; else nothing was changed
@@ -156,7 +156,7 @@ def _norm_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
     rows = hidden_states.reshape(-1, hidden_states.shape[-1])
     return _Norm.apply(rows, self.weight, self.variance_epsilon).view(hidden_states.shape)
 
-
+# %% ../nbs/41_fused.ipynb #d844c7db
 def _gated_forward(self, x: torch.Tensor) -> torch.Tensor:
     "Takes the place of a feed-forward part's own forward method."
     gate, up, down = self.gate_proj(x), self.up_proj(x), self.down_proj
@@ -171,7 +171,7 @@ def _gated_forward(self, x: torch.Tensor) -> torch.Tensor:
 
 NORMS, GATED = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm), (LlamaMLP, Qwen2MLP, Qwen3MLP)
 
-
+# %% ../nbs/41_fused.ipynb #af9afacd
 def fuse_layers(
     model: torch.nn.Module,  # a causal language model, with or without adapters
 ) -> int:  # norms and feed-forward parts that keep only their inputs now
@@ -185,7 +185,7 @@ def fuse_layers(
         taken += 1
     return taken
 
-
+# %% ../nbs/41_fused.ipynb #827a4c78
 def unfuse(
     model: torch.nn.Module,  # of `fuse_adapters` or `fuse_layers`
 ) -> None:

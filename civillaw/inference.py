@@ -25,6 +25,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 from transformers.generation.streamers import BaseStreamer
+from fastcore.basics import patch
 
 # %% ../nbs/51_inference.ipynb #5db0a60c
 @dataclass
@@ -103,115 +104,138 @@ class InferenceManager:
         self.turn_end = end_of_turn_id(self.tokenizer)
         logger.info(f"answering with {model_path or self.manager.base.config.model_name}")
 
-    @property
-    def max_prompt_tokens(self) -> int:
-        "How long a prompt may be, in tokens, to leave room for the answer."
-        return self.model.config.max_position_embeddings - self.config.max_new_tokens
+# %% ../nbs/51_inference.ipynb #5563aeaa
+@patch(as_prop=True)
+def max_prompt_tokens(self: InferenceManager) -> int:
+    "How long a prompt may be, in tokens, to leave room for the answer."
+    return self.model.config.max_position_embeddings - self.config.max_new_tokens
 
-    def encode(self, messages: list[dict[str, str]]) -> list[int]:
-        "Token ids of chat messages, ready for the answer."
-        return self.tokenizer(render_prompt(self.tokenizer, messages, add_generation_prompt=True),
-                              add_special_tokens=False).input_ids
 
-    def count_tokens(self, messages: list[dict[str, str]]) -> int:
-        "Length of chat messages in tokens."
-        return len(self.encode(messages))
+@patch
+def encode(self: InferenceManager, messages: list[dict[str, str]]) -> list[int]:
+    "Token ids of chat messages, ready for the answer."
+    return self.tokenizer(render_prompt(self.tokenizer, messages, add_generation_prompt=True),
+                          add_special_tokens=False).input_ids
 
-    def _prompt(self, question: str, history: list[tuple[str, str]] = ()) -> list[int]:
-        "Token ids of a question; raises `InputError` where it is empty, holds control characters or does not fit the window."
-        ids = self.encode(format_prompt(clean_question(question), history=history))
-        if len(ids) > self.max_prompt_tokens:
-            raise InputError(f"question {question[:30]!r}...: {len(ids)} tokens with its history, "
-                             f"the window leaves {self.max_prompt_tokens}; shorten it")
-        return ids
 
-    def _generation_config(self) -> GenerationConfig:
-        "Settings of `generate`; sampling fields are set only where they act."
-        c, sampling = self.config, {}
-        if c.do_sample: sampling = dict(temperature=c.temperature, top_p=c.top_p, top_k=c.top_k)
-        return GenerationConfig(max_new_tokens=c.max_new_tokens, do_sample=c.do_sample,
-                                repetition_penalty=c.repetition_penalty, no_repeat_ngram_size=c.no_repeat_ngram_size,
-                                eos_token_id=[self.turn_end], pad_token_id=self.tokenizer.pad_token_id, **sampling)
+@patch
+def count_tokens(self: InferenceManager, messages: list[dict[str, str]]) -> int:
+    "Length of chat messages in tokens."
+    return len(self.encode(messages))
 
-    def _generate(self, prompts: list[list[int]], **kwargs) -> torch.Tensor:
-        "New tokens of several prompts, padded on the left; shape (prompts, longest answer)."
-        longest = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self.model.device)
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
-        if self.config.do_sample: set_seed(self.config.seed)
-        with torch.inference_mode():
-            return self.model.generate(input_ids=ids, attention_mask=mask, generation_config=self._generation_config(),
-                                       **kwargs)[:, longest:]
+# %% ../nbs/51_inference.ipynb #7cff8103
+@patch
+def _prompt(self: InferenceManager, question: str, history: list[tuple[str, str]] = ()) -> list[int]:
+    "Token ids of a question; raises `InputError` where it is empty, holds control characters or does not fit the window."
+    ids = self.encode(format_prompt(clean_question(question), history=history))
+    if len(ids) > self.max_prompt_tokens:
+        raise InputError(f"question {question[:30]!r}...: {len(ids)} tokens with its history, "
+                         f"the window leaves {self.max_prompt_tokens}; shorten it")
+    return ids
 
-    def _answer(self, question: str, new_ids: list[int], seconds: float) -> Answer:
-        "The answer up to its turn end, with checked citations."
-        stopped = self.turn_end in new_ids
-        ids = new_ids[:new_ids.index(self.turn_end)] if stopped else new_ids
-        text = self.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip()
-        logger.info(f"{len(ids)} tokens in {seconds:.2f} s: {question[:60]!r}")
-        return Answer(question, text, check_citations(text), len(ids) + stopped, seconds, stopped)
 
-    def ask(self,
-        question: str,  # in Korean
-        history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
-    ) -> Answer:  # with citations
-        "One answer."
-        prompt, start = self._prompt(question, history), time.time()
-        return self._answer(question, self._generate([prompt])[0].tolist(), time.time() - start)
+@patch
+def _generation_config(self: InferenceManager) -> GenerationConfig:
+    "Settings of `generate`; sampling fields are set only where they act."
+    c, sampling = self.config, {}
+    if c.do_sample: sampling = dict(temperature=c.temperature, top_p=c.top_p, top_k=c.top_k)
+    return GenerationConfig(max_new_tokens=c.max_new_tokens, do_sample=c.do_sample,
+                            repetition_penalty=c.repetition_penalty, no_repeat_ngram_size=c.no_repeat_ngram_size,
+                            eos_token_id=[self.turn_end], pad_token_id=self.tokenizer.pad_token_id, **sampling)
 
-    def stream(self,
-        question: str,  # in Korean
-        history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
-        stop: threading.Event | None = None,  # set it to end the answer
-    ) -> Iterator[str]:  # pieces of whole characters
-        "The answer as it is written; leaving the loop early ends generation too."
-        prompt, left = self._prompt(question, history), threading.Event()
-        pieces, failed = TextPieces(self.tokenizer), []
-        stops = StoppingCriteriaList([StopOnEvent(e) for e in (left, stop) if e is not None])
-        def run():
-            try: self._generate([prompt], streamer=pieces, stopping_criteria=stops)
-            except Exception as e:
-                failed.append(e)
-                pieces.queue.put(None)
-        def read():
-            thread = threading.Thread(target=run, daemon=True)
-            thread.start()
-            try: yield from iter(pieces.queue.get, None)
-            finally:
-                left.set()
-                thread.join()
-            if failed: raise failed[0]
-        return read()
+# %% ../nbs/51_inference.ipynb #1a1bea33
+@patch
+def _generate(self: InferenceManager, prompts: list[list[int]], **kwargs) -> torch.Tensor:
+    "New tokens of several prompts, padded on the left; shape (prompts, longest answer)."
+    longest = max(map(len, prompts))
+    pad = self.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self.model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+    if self.config.do_sample: set_seed(self.config.seed)
+    with torch.inference_mode():
+        return self.model.generate(input_ids=ids, attention_mask=mask, generation_config=self._generation_config(),
+                                   **kwargs)[:, longest:]
 
-    def batch(self,
-        questions: list[str],  # in any order
-        progress: bool = True,  # show a bar on stderr
-        on_answer: Callable[[int, Answer], None] | None = None,  # told of each answer, with its place, as it ends
-    ) -> list[Answer]:  # in the order of the questions
-        "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
-        prompts, answers = [self._prompt(q) for q in questions], [None] * len(questions)
-        with tqdm(total=len(questions), desc="answers", disable=not progress) as bar:
-            for i, new_ids, seconds in self._decode(prompts):
-                answers[i] = self._answer(questions[i], new_ids, seconds)
-                if on_answer: on_answer(i, answers[i])
-                bar.update()
-        return answers
+# %% ../nbs/51_inference.ipynb #f4e736bf
+@patch
+def _answer(self: InferenceManager, question: str, new_ids: list[int], seconds: float) -> Answer:
+    "The answer up to its turn end, with checked citations."
+    stopped = self.turn_end in new_ids
+    ids = new_ids[:new_ids.index(self.turn_end)] if stopped else new_ids
+    text = self.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip()
+    logger.info(f"{len(ids)} tokens in {seconds:.2f} s: {question[:60]!r}")
+    return Answer(question, text, check_citations(text), len(ids) + stopped, seconds, stopped)
 
-    def _decode(self, prompts: list[list[int]]) -> Iterator[tuple[int, list[int], float]]:
-        "Place, new tokens and seconds of each answer as it ends; models with windows answer in batches of `generate`."
-        if can_refill(self.model): yield from decode_rows(self.model, prompts, self.config, self.turn_end)
-        else:
-            size, order = self.config.answer_batch_size, sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-            for part in (order[i:i + size] for i in range(0, len(order), size)):
-                start, rows = time.time(), self._generate([prompts[i] for i in part]).tolist()
-                share = (time.time() - start) / len(part)
-                yield from ((i, row, share) for i, row in zip(part, rows))
 
-    def unload(self) -> None:
-        "Forget the model and give its memory back."
-        self.model = None
-        self.manager.unload()
+@patch
+def ask(self: InferenceManager,
+    question: str,  # in Korean
+    history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
+) -> Answer:  # with citations
+    "One answer."
+    prompt, start = self._prompt(question, history), time.time()
+    return self._answer(question, self._generate([prompt])[0].tolist(), time.time() - start)
+
+# %% ../nbs/51_inference.ipynb #366b7e59
+@patch
+def stream(self: InferenceManager,
+    question: str,  # in Korean
+    history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
+    stop: threading.Event | None = None,  # set it to end the answer
+) -> Iterator[str]:  # pieces of whole characters
+    "The answer as it is written; leaving the loop early ends generation too."
+    prompt, left = self._prompt(question, history), threading.Event()
+    pieces, failed = TextPieces(self.tokenizer), []
+    stops = StoppingCriteriaList([StopOnEvent(e) for e in (left, stop) if e is not None])
+    def run():
+        try: self._generate([prompt], streamer=pieces, stopping_criteria=stops)
+        except Exception as e:
+            failed.append(e)
+            pieces.queue.put(None)
+    def read():
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try: yield from iter(pieces.queue.get, None)
+        finally:
+            left.set()
+            thread.join()
+        if failed: raise failed[0]
+    return read()
+
+# %% ../nbs/51_inference.ipynb #984fb15b
+@patch
+def batch(self: InferenceManager,
+    questions: list[str],  # in any order
+    progress: bool = True,  # show a bar on stderr
+    on_answer: Callable[[int, Answer], None] | None = None,  # told of each answer, with its place, as it ends
+) -> list[Answer]:  # in the order of the questions
+    "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
+    prompts, answers = [self._prompt(q) for q in questions], [None] * len(questions)
+    with tqdm(total=len(questions), desc="answers", disable=not progress) as bar:
+        for i, new_ids, seconds in self._decode(prompts):
+            answers[i] = self._answer(questions[i], new_ids, seconds)
+            if on_answer: on_answer(i, answers[i])
+            bar.update()
+    return answers
+
+# %% ../nbs/51_inference.ipynb #6a4323e8
+@patch
+def _decode(self: InferenceManager, prompts: list[list[int]]) -> Iterator[tuple[int, list[int], float]]:
+    "Place, new tokens and seconds of each answer as it ends; models with windows answer in batches of `generate`."
+    if can_refill(self.model): yield from decode_rows(self.model, prompts, self.config, self.turn_end)
+    else:
+        size, order = self.config.answer_batch_size, sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for part in (order[i:i + size] for i in range(0, len(order), size)):
+            start, rows = time.time(), self._generate([prompts[i] for i in part]).tolist()
+            share = (time.time() - start) / len(part)
+            yield from ((i, row, share) for i, row in zip(part, rows))
+
+
+@patch
+def unload(self: InferenceManager) -> None:
+    "Forget the model and give its memory back."
+    self.model = None
+    self.manager.unload()
 
 # %% ../nbs/51_inference.ipynb #7c1d97ab
 def read_questions(
@@ -228,7 +252,7 @@ def read_questions(
     require(bool(questions), "questions_file", str(path), "holds no question; write one a line")
     return questions
 
-
+# %% ../nbs/51_inference.ipynb #02d9e438
 def answers_markdown(
     answers: list[Answer],  # in the order of the report
     title: str = "답변",  # the heading

@@ -83,7 +83,7 @@ def counts_up(
     steps = "".join("+" if b == a + 1 else " " for a, b in zip(numbers, numbers[1:]))
     return "+" * (run - 1) in steps
 
-
+# %% ../nbs/61_metrics.ipynb #aa199ce5
 def has_loop(
     text: str,  # an answer
     span: int = 8,  # least length of the repeated part, in characters
@@ -151,7 +151,7 @@ def _answer_parts(answer: Answer, row: dict) -> dict[str, tuple[float, float]]:
         deleted_rate=(states.count(DELETED), len(states)),
         citation_precision=(hits, len(cited)), citation_recall=(hits, len(gold)))
 
-
+# %% ../nbs/61_metrics.ipynb #f235134f
 def metric_sums(
     answers: list[Answer],  # of a model
     rows: list[dict],  # gold rows in the same order
@@ -168,7 +168,7 @@ def metric_sums(
 # %% ../nbs/61_metrics.ipynb #f9e9486d
 LEAST_CASES = 10  # a share of fewer cases is shown as a count
 
-
+# %% ../nbs/61_metrics.ipynb #dcec5238
 @dataclass(frozen=True)
 class Figure:
     "A value, its interval of 95 %, and the number of cases that it is a mean or share of."
@@ -206,7 +206,7 @@ def bootstrap_sums(
     return np.concatenate([draw.multinomial(k, np.full(k, 1 / k), size=min(1000, resamples - done)) @ by_group
                            for done in range(0, resamples, 1000)])
 
-
+# %% ../nbs/61_metrics.ipynb #9010383f
 def interval(
     draws: np.ndarray,  # a value a draw; NaN where it has none
 ) -> tuple[float | None, float | None]:  # None where no draw has one
@@ -236,7 +236,7 @@ def _cases(sums: np.ndarray) -> list[int]:
 def _figure(value: float, draws: np.ndarray, n: int) -> Figure:
     return Figure(None, None, None, n) if np.isnan(value) else Figure(float(value), *interval(draws), n)
 
-
+# %% ../nbs/61_metrics.ipynb #c39cd375
 def compare_models(
     base: np.ndarray,  # of `metric_sums`
     tuned: np.ndarray,  # of the same rows
@@ -253,7 +253,7 @@ def compare_models(
                          for k, m in enumerate(METRICS)}
     return out
 
-
+# %% ../nbs/61_metrics.ipynb #eec2b2a8
 def measure_answers(
     answers: list[Answer],  # of a model
     rows: list[dict],  # gold rows in the same order, with `answer` and perhaps `articles` and `rule`

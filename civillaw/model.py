@@ -24,6 +24,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
+from fastcore.basics import patch
 
 # %% ../nbs/31_model.ipynb #6e7efb6e
 def base_fingerprint(
@@ -74,80 +75,97 @@ class ModelManager:
         self.source = resolve_model(self.config.model_name, cache_dir)
         self.tokenizer = self.model = self.first_values = None
 
-    def load_tokenizer(self):
-        "The tokenizer with a pad token of its own; raises `InputError` without a chat template."
-        try: self.tokenizer = AutoTokenizer.from_pretrained(self.source)
-        except (OSError, ValueError) as e: raise hub_error(self.config.model_name, e) from e
-        end_of_turn_id(self.tokenizer)
-        set_pad_token(self.tokenizer)
-        return self.tokenizer
+# %% ../nbs/31_model.ipynb #401c3f17
+@patch
+def load_tokenizer(self: ModelManager):
+    "The tokenizer with a pad token of its own; raises `InputError` without a chat template."
+    try: self.tokenizer = AutoTokenizer.from_pretrained(self.source)
+    except (OSError, ValueError) as e: raise hub_error(self.config.model_name, e) from e
+    end_of_turn_id(self.tokenizer)
+    set_pad_token(self.tokenizer)
+    return self.tokenizer
 
-    def load_base(self):
-        "The base model, quantised as configured, on its device, in evaluation mode."
-        transformers_logging.disable_progress_bar()
-        # peft asks transformers by an old name
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        quantization = quantization_config(self.config, self.dtype)
-        try:
-            self.model = AutoModelForCausalLM.from_pretrained(
-                self.source, dtype=self.dtype, quantization_config=quantization, device_map={"": self._place()},
-                use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError) as e: raise hub_error(self.config.model_name, e) from e
-        if self.config.load_in_4bit and self.device == "cpu" and not cpu_has_bf16():
-            keep_gradients(self.model)  # what bitsandbytes has repacked, it multiplies in bfloat16
-        self.model.generation_config.pad_token_id = (self.tokenizer or self.load_tokenizer()).pad_token_id
-        return self.model
+# %% ../nbs/31_model.ipynb #39f17b36
+@patch
+def load_base(self: ModelManager):
+    "The base model, quantised as configured, on its device, in evaluation mode."
+    transformers_logging.disable_progress_bar()
+    # peft asks transformers by an old name
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    quantization = quantization_config(self.config, self.dtype)
+    try:
+        self.model = AutoModelForCausalLM.from_pretrained(
+            self.source, dtype=self.dtype, quantization_config=quantization, device_map={"": self._place()},
+            use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError) as e: raise hub_error(self.config.model_name, e) from e
+    if self.config.load_in_4bit and self.device == "cpu" and not cpu_has_bf16():
+        keep_gradients(self.model)  # what bitsandbytes has repacked, it multiplies in bfloat16
+    self.model.generation_config.pad_token_id = (self.tokenizer or self.load_tokenizer()).pad_token_id
+    return self.model
 
-    def _place(self) -> str:
-        "The device; of several GPUs the one of this process."
-        return f"cuda:{os.environ['LOCAL_RANK']}" if self.device == "cuda" and "LOCAL_RANK" in os.environ else self.device
+# %% ../nbs/31_model.ipynb #857e6884
+@patch
+def _place(self: ModelManager) -> str:
+    "The device; of several GPUs the one of this process."
+    return f"cuda:{os.environ['LOCAL_RANK']}" if self.device == "cuda" and "LOCAL_RANK" in os.environ else self.device
 
-    def load(self):
-        "Tokenizer and base with fresh adapters, ready to train; returns (model, tokenizer)."
-        base = self.model or self.load_base()
-        missing = [t for t in self.lora_config.target_modules
-                   if not any(n.endswith(t) for n, _ in base.named_modules())]
-        require(not missing, "target_modules", missing, f"{self.config.model_name} has no layers of these names")
-        # peft's own preparation is left out: it would hold the embeddings in float32, 2 GB more at 8B
-        keep_gradients(base)
-        self.model = get_peft_model(base, self._peft_config())
-        if self.lora_config.init_lora_weights == "pissa": self._keep_first_values()
-        return self.model, self.tokenizer
 
-    def _peft_config(self) -> LoraConfig:
-        "The adapters' settings as peft wants them."
-        init = self.lora_config.init_lora_weights
-        require(init != "pissa" or not (self.config.load_in_8bit or self.config.load_in_4bit), "init_lora_weights", init,
-                "needs the singular vectors of full weights; train without load_in_8bit and load_in_4bit")
-        return LoraConfig(**asdict(self.lora_config) | dict(init_lora_weights=True if init == "default" else init),
-                          task_type="CAUSAL_LM")
+@patch
+def load(self: ModelManager):
+    "Tokenizer and base with fresh adapters, ready to train; returns (model, tokenizer)."
+    base = self.model or self.load_base()
+    missing = [t for t in self.lora_config.target_modules
+               if not any(n.endswith(t) for n, _ in base.named_modules())]
+    require(not missing, "target_modules", missing, f"{self.config.model_name} has no layers of these names")
+    # peft's own preparation is left out: it would hold the embeddings in float32, 2 GB more at 8B
+    keep_gradients(base)
+    self.model = get_peft_model(base, self._peft_config())
+    if self.lora_config.init_lora_weights == "pissa": self._keep_first_values()
+    return self.model, self.tokenizer
 
-    def _keep_first_values(self) -> None:
-        "PiSSA takes its first values out of the base; with them a plain adapter for the whole base is written later."
-        self.first_values = tempfile.TemporaryDirectory(prefix="civillaw-")
-        self.model.peft_config["default"].init_lora_weights = True  # what is kept is an adapter like any other
-        self.model.save_pretrained(self.first_values.name, save_embedding_layers=False)
-        self.model.peft_config["default"].init_lora_weights = "pissa"
+# %% ../nbs/31_model.ipynb #b3f58e70
+@patch
+def _peft_config(self: ModelManager) -> LoraConfig:
+    "The adapters' settings as peft wants them."
+    init = self.lora_config.init_lora_weights
+    require(init != "pissa" or not (self.config.load_in_8bit or self.config.load_in_4bit), "init_lora_weights", init,
+            "needs the singular vectors of full weights; train without load_in_8bit and load_in_4bit")
+    return LoraConfig(**asdict(self.lora_config) | dict(init_lora_weights=True if init == "default" else init),
+                      task_type="CAUSAL_LM")
 
-    @property
-    def fingerprint(self) -> str:
-        "The identity of the base's weights; for a hub name, of the downloaded files."
-        if Path(self.source).is_dir(): return base_fingerprint(self.source)
-        from huggingface_hub import snapshot_download
-        return base_fingerprint(snapshot_download(self.source, local_files_only=True, allow_patterns=["*.safetensors"]))
 
-    def save(self, folder: str | Path) -> Path:
-        "Write adapter and tokenizer; the adapter names its base as it was asked for, not by a path of this machine."
-        self.model.peft_config["default"].base_model_name_or_path = self.config.model_name
-        first = dict(path_initial_model_for_weight_conversion=self.first_values.name) if self.first_values else {}
-        self.model.save_pretrained(folder, save_embedding_layers=False, **first)  # else peft asks a hub about the vocabulary
-        self.tokenizer.save_pretrained(folder)
-        return Path(folder)
+@patch
+def _keep_first_values(self: ModelManager) -> None:
+    "PiSSA takes its first values out of the base; with them a plain adapter for the whole base is written later."
+    self.first_values = tempfile.TemporaryDirectory(prefix="civillaw-")
+    self.model.peft_config["default"].init_lora_weights = True  # what is kept is an adapter like any other
+    self.model.save_pretrained(self.first_values.name, save_embedding_layers=False)
+    self.model.peft_config["default"].init_lora_weights = "pissa"
 
-    def unload(self) -> None:
-        "Forget the model and give its memory back."
-        self.model = None
-        free_memory()
+# %% ../nbs/31_model.ipynb #6659888f
+@patch(as_prop=True)
+def fingerprint(self: ModelManager) -> str:
+    "The identity of the base's weights; for a hub name, of the downloaded files."
+    if Path(self.source).is_dir(): return base_fingerprint(self.source)
+    from huggingface_hub import snapshot_download
+    return base_fingerprint(snapshot_download(self.source, local_files_only=True, allow_patterns=["*.safetensors"]))
+
+
+@patch
+def save(self: ModelManager, folder: str | Path) -> Path:
+    "Write adapter and tokenizer; the adapter names its base as it was asked for, not by a path of this machine."
+    self.model.peft_config["default"].base_model_name_or_path = self.config.model_name
+    first = dict(path_initial_model_for_weight_conversion=self.first_values.name) if self.first_values else {}
+    self.model.save_pretrained(folder, save_embedding_layers=False, **first)  # else peft asks a hub about the vocabulary
+    self.tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+# %% ../nbs/31_model.ipynb #daaa664c
+@patch
+def unload(self: ModelManager) -> None:
+    "Forget the model and give its memory back."
+    self.model = None
+    free_memory()
 
 # %% ../nbs/31_model.ipynb #e6a101aa
 @dataclass(frozen=True)
@@ -212,7 +230,7 @@ def answer_logits(
         with torch.inference_mode(): found.append(model(ids, logits_to_keep=len(new) + 1).logits[0, :-1])
     return found
 
-
+# %% ../nbs/31_model.ipynb #cc0c9fe9
 def merge_behind_gate(
     model: PeftModel,  # an adapter on its base, in evaluation mode; it is used up
     tokenizer,  # of the model
@@ -237,7 +255,7 @@ def read_gate(
     if any(kept.get(k) != v for k, v in identity.items()): return None
     return MergeGate(**{name: kept[name] for name in names})
 
-
+# %% ../nbs/31_model.ipynb #34738043
 def keep_gate(
     model_path: str | Path,  # folder of a tuned model
     identity: dict[str, str],  # hashes and dtype that it holds for
@@ -271,7 +289,7 @@ def read_adapter_config(
     require(isinstance(base, str), str(path), base, "base_model_name_or_path must name the base")
     return config
 
-
+# %% ../nbs/31_model.ipynb #a0616c36
 def read_stats(
     model_path: str | Path,  # folder of a tuned model
 ) -> dict:  # empty where the folder has none
@@ -306,55 +324,65 @@ class InferenceModelManager:
         trained = read_stats(model_path).get("config", {}).get("model", {}) if model_path else {}
         return ModelConfig(**{k: trained[k] for k in ("load_in_8bit", "load_in_4bit") if k in trained})
 
-    def _check_base(self) -> None:
-        "Refuse a base whose weights are not those the adapter was trained on."
-        trained_on = read_stats(self.model_path).get("base_fingerprint")
-        if not trained_on: return
-        require(trained_on == self.base.fingerprint, "model_path", str(self.model_path),
-                f"was trained on another base than {self.base.config.model_name} is now "
-                f"({trained_on} is not {self.base.fingerprint})")
+# %% ../nbs/31_model.ipynb #696845c7
+@patch
+def _check_base(self: InferenceModelManager) -> None:
+    "Refuse a base whose weights are not those the adapter was trained on."
+    trained_on = read_stats(self.model_path).get("base_fingerprint")
+    if not trained_on: return
+    require(trained_on == self.base.fingerprint, "model_path", str(self.model_path),
+            f"was trained on another base than {self.base.config.model_name} is now "
+            f"({trained_on} is not {self.base.fingerprint})")
 
-    def load(self):
-        "Load (model, tokenizer) in evaluation mode and frozen; the tokenizer is the one saved with the adapter."
-        self.base.load_tokenizer()
-        base = self.base.load_base()
-        if self.has_adapter:
-            self._check_base()  # a base from a hub has its files only now
-            try: self.tokenizer = AutoTokenizer.from_pretrained(self.model_path)
-            except (OSError, ValueError) as e:
-                raise InputError(f"model_path = {str(self.model_path)!r}: holds no tokenizer; "
-                                 "copy the base's into it") from e
-            self.model = self._adapted(base)
-        else: self.model, self.tokenizer = base, self.base.tokenizer
-        set_pad_token(self.tokenizer)
-        if self.has_adapter and self.merge and not getattr(base, "is_quantized", False): self._merge()
-        return self.model.eval().requires_grad_(False), self.tokenizer
+# %% ../nbs/31_model.ipynb #e870a478
+@patch
+def load(self: InferenceModelManager):
+    "Load (model, tokenizer) in evaluation mode and frozen; the tokenizer is the one saved with the adapter."
+    self.base.load_tokenizer()
+    base = self.base.load_base()
+    if self.has_adapter:
+        self._check_base()  # a base from a hub has its files only now
+        try: self.tokenizer = AutoTokenizer.from_pretrained(self.model_path)
+        except (OSError, ValueError) as e:
+            raise InputError(f"model_path = {str(self.model_path)!r}: holds no tokenizer; "
+                             "copy the base's into it") from e
+        self.model = self._adapted(base)
+    else: self.model, self.tokenizer = base, self.base.tokenizer
+    set_pad_token(self.tokenizer)
+    if self.has_adapter and self.merge and not getattr(base, "is_quantized", False): self._merge()
+    return self.model.eval().requires_grad_(False), self.tokenizer
 
-    def _adapted(self, base) -> PeftModel:
-        "The adapter on its base."
-        try: return PeftModel.from_pretrained(base, str(self.model_path), use_safetensors=True).eval()
-        except (RuntimeError, ValueError, KeyError) as e:
-            raise InputError(f"model_path = {str(self.model_path)!r}: the adapter does not fit the shapes of "
-                             f"{self.base.config.model_name}; it was trained on another base") from e
+# %% ../nbs/31_model.ipynb #208b33d2
+@patch
+def _adapted(self: InferenceModelManager, base) -> PeftModel:
+    "The adapter on its base."
+    try: return PeftModel.from_pretrained(base, str(self.model_path), use_safetensors=True).eval()
+    except (RuntimeError, ValueError, KeyError) as e:
+        raise InputError(f"model_path = {str(self.model_path)!r}: the adapter does not fit the shapes of "
+                         f"{self.base.config.model_name}; it was trained on another base") from e
 
-    def _merge(self) -> None:
-        "Merge behind the gate; where it refuses, the adapter is on the base as it was."
-        identity = dict(adapter_sha256=file_sha256(Path(self.model_path) / "adapter_model.safetensors"),
-                        base_fingerprint=self.base.fingerprint, dtype=str(self.base.dtype).removeprefix("torch."))
-        self.gate = read_gate(self.model_path, identity)
-        if self.gate is None:
-            self.model, self.gate = merge_behind_gate(self.model, self.tokenizer, self.base.dtype)
-            keep_gate(self.model_path, identity, self.gate)
-            if not self.gate.passed:
-                self.unload()
-                self.model = self._adapted(self.base.load_base())
-        elif self.gate.passed: self.model = self.model.merge_and_unload()
-        if not self.gate.passed: logger.warning(f"{self.model_path}: the adapter stays apart from the base: {self.gate}")
+# %% ../nbs/31_model.ipynb #e371e63e
+@patch
+def _merge(self: InferenceModelManager) -> None:
+    "Merge behind the gate; where it refuses, the adapter is on the base as it was."
+    identity = dict(adapter_sha256=file_sha256(Path(self.model_path) / "adapter_model.safetensors"),
+                    base_fingerprint=self.base.fingerprint, dtype=str(self.base.dtype).removeprefix("torch."))
+    self.gate = read_gate(self.model_path, identity)
+    if self.gate is None:
+        self.model, self.gate = merge_behind_gate(self.model, self.tokenizer, self.base.dtype)
+        keep_gate(self.model_path, identity, self.gate)
+        if not self.gate.passed:
+            self.unload()
+            self.model = self._adapted(self.base.load_base())
+    elif self.gate.passed: self.model = self.model.merge_and_unload()
+    if not self.gate.passed: logger.warning(f"{self.model_path}: the adapter stays apart from the base: {self.gate}")
 
-    def unload(self) -> None:
-        "Forget the model and give its memory back."
-        self.model = self.base.model = None
-        free_memory()
+# %% ../nbs/31_model.ipynb #ab8583c2
+@patch
+def unload(self: InferenceModelManager) -> None:
+    "Forget the model and give its memory back."
+    self.model = self.base.model = None
+    free_memory()
 
 # %% ../nbs/31_model.ipynb #720b2024
 def merge_adapter(
@@ -367,7 +395,7 @@ def merge_adapter(
     merged, gate = merge_behind_gate(model, tokenizer, torch.float32)
     return merged, tokenizer, gate
 
-
+# %% ../nbs/31_model.ipynb #39f17c19
 def export_model(
     model_path: str | Path,  # folder of a tuned model
     to: str,  # merged, ollama or vllm
@@ -405,7 +433,7 @@ def ollama_modelfile(
             f'SYSTEM """{format_prompt("")[0]["content"]}"""\n'
             f'PARAMETER stop "{stop}"\nPARAMETER temperature 0\n')
 
-
+# %% ../nbs/31_model.ipynb #4a2f3541
 def _export_readme(to: str, base_name: str, difference: float) -> str:
     "The README of an exported folder: how to run it, the base and its licence, the merge check."
     run = dict(merged="AutoModelForCausalLM.from_pretrained(\".\")",

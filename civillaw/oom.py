@@ -14,6 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import Trainer
 
 from .config import logger, require
+from fastcore.basics import patch
 
 # %% ../nbs/42_oom.ipynb #29211214
 def _random_state() -> list[torch.Tensor]:
@@ -60,53 +61,6 @@ class OutOfMemoryRetry(Trainer):
         "The optimizer, whose first step may be tried again."
         return retry_optimizer_step(super().create_optimizer(*args, **kwargs))
 
-    def micro_batches(self,
-        batch: dict,  # of the collator
-    ) -> list[dict]:  # batches of at most `micro_batch_size` examples
-        "A batch as it is, or in pieces."
-        if not self.micro_batch_size: return [batch]
-        examples, size = self.data_collator.examples(batch), self.micro_batch_size
-        if len(examples) <= size: return [batch]
-        return [self.data_collator(examples[k:k + size]) for k in range(0, len(examples), size)]
-
-    def try_in_memory(self,
-        work: Callable,  # what may run out of memory
-    ):  # its result, or None where memory ran out
-        "Run something; the frames of a failed run are gone when this returns, and its tensors with them."
-        try: return work()
-        except RuntimeError as e:
-            if not should_reduce_batch_size(e) or self.accelerator.num_processes > 1: raise
-
-    def halve_micro_batch(self,
-        batch: dict,  # that did not fit
-    ) -> None:
-        "Halve the examples of a pass; raises `InputError` naming the example where there is only one."
-        clear_device_cache(garbage_collection=True)
-        examples = self.data_collator.examples(batch)
-        size = min(self.micro_batch_size or len(examples), len(examples))
-        longest = max(examples, key=lambda e: len(e["input_ids"]))
-        require(size > 1, "training example", self._place(longest), f"does not fit into memory, alone, with its "
-                f"{len(longest['input_ids'])} tokens; lower max_length, or pass --gradient_checkpointing true")
-        self.micro_batch_size = size // 2
-        logger.warning(f"step {self.state.global_step + 1}: memory ran out with {size} examples at once; "
-                       f"from here on at most {self.micro_batch_size}")
-
-    def _place(self, example: dict) -> str:
-        "Which example of the training part it is."
-        ids, data = example["input_ids"], self.train_dataset
-        return str(next((i for i in range(len(data)) if list(data[i]["input_ids"]) == ids), "?"))
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        "Forward and backward passes of one batch; of all batches since the last step where memory runs out."
-        if all(p.grad is None for p in model.parameters()): self._batches = []
-        self._batches.append((inputs, _random_state()))
-        losses = self.try_in_memory(lambda: self._passes(model, self._batches[-1:], num_items_in_batch))
-        while losses is None:
-            self.halve_micro_batch(max((b for b, _ in self._batches), key=lambda b: b["input_ids"].numel()))
-            model.zero_grad()
-            losses = self.try_in_memory(lambda: self._passes(model, self._batches, num_items_in_batch))
-        return losses[-1]
-
     def _passes(self, model, batches: list, num_items_in_batch) -> list[torch.Tensor]:
         "The loss of each batch, after its backward pass."
         losses = []
@@ -115,3 +69,60 @@ class OutOfMemoryRetry(Trainer):
             losses.append(sum(super(OutOfMemoryRetry, self).training_step(model, part, num_items_in_batch)
                               for part in self.micro_batches(batch)))
         return losses
+
+# %% ../nbs/42_oom.ipynb #2c039686
+@patch
+def micro_batches(self: OutOfMemoryRetry,
+    batch: dict,  # of the collator
+) -> list[dict]:  # batches of at most `micro_batch_size` examples
+    "A batch as it is, or in pieces."
+    if not self.micro_batch_size: return [batch]
+    examples, size = self.data_collator.examples(batch), self.micro_batch_size
+    if len(examples) <= size: return [batch]
+    return [self.data_collator(examples[k:k + size]) for k in range(0, len(examples), size)]
+
+
+@patch
+def try_in_memory(self: OutOfMemoryRetry,
+    work: Callable,  # what may run out of memory
+):  # its result, or None where memory ran out
+    "Run something; the frames of a failed run are gone when this returns, and its tensors with them."
+    try: return work()
+    except RuntimeError as e:
+        if not should_reduce_batch_size(e) or self.accelerator.num_processes > 1: raise
+
+# %% ../nbs/42_oom.ipynb #c76c4b57
+@patch
+def halve_micro_batch(self: OutOfMemoryRetry,
+    batch: dict,  # that did not fit
+) -> None:
+    "Halve the examples of a pass; raises `InputError` naming the example where there is only one."
+    clear_device_cache(garbage_collection=True)
+    examples = self.data_collator.examples(batch)
+    size = min(self.micro_batch_size or len(examples), len(examples))
+    longest = max(examples, key=lambda e: len(e["input_ids"]))
+    require(size > 1, "training example", self._place(longest), f"does not fit into memory, alone, with its "
+            f"{len(longest['input_ids'])} tokens; lower max_length, or pass --gradient_checkpointing true")
+    self.micro_batch_size = size // 2
+    logger.warning(f"step {self.state.global_step + 1}: memory ran out with {size} examples at once; "
+                   f"from here on at most {self.micro_batch_size}")
+
+# %% ../nbs/42_oom.ipynb #37f20f04
+@patch
+def _place(self: OutOfMemoryRetry, example: dict) -> str:
+    "Which example of the training part it is."
+    ids, data = example["input_ids"], self.train_dataset
+    return str(next((i for i in range(len(data)) if list(data[i]["input_ids"]) == ids), "?"))
+
+
+@patch
+def training_step(self: OutOfMemoryRetry, model, inputs, num_items_in_batch=None):
+    "Forward and backward passes of one batch; of all batches since the last step where memory runs out."
+    if all(p.grad is None for p in model.parameters()): self._batches = []
+    self._batches.append((inputs, _random_state()))
+    losses = self.try_in_memory(lambda: self._passes(model, self._batches[-1:], num_items_in_batch))
+    while losses is None:
+        self.halve_micro_batch(max((b for b, _ in self._batches), key=lambda b: b["input_ids"].numel()))
+        model.zero_grad()
+        losses = self.try_in_memory(lambda: self._passes(model, self._batches, num_items_in_batch))
+    return losses[-1]

@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .config import LOSS_CHUNK_TOKENS, require
+from fastcore.basics import patch
 
 # %% ../nbs/40_packing.ipynb #ceb148f1
 def shared_prefix_length(
@@ -25,7 +26,7 @@ def shared_prefix_length(
     columns = zip(*(e["input_ids"][:max(0, limit)] for e in examples))
     return next((k for k, ids in enumerate(columns) if len(set(ids)) > 1), max(0, limit))
 
-
+# %% ../nbs/40_packing.ipynb #29d3b180
 class PackedCollator:
     "Joins examples to rows with a shared prefix, one after the other in one sequence."
     def __init__(self,
@@ -53,13 +54,15 @@ class PackedCollator:
         tensors = dict(input_ids=ids, position_ids=positions, labels=labels, shift_labels=targets)
         return {k: torch.tensor([v]) for k, v in tensors.items()} | dict(segments=torch.tensor(segments))
 
-    def examples(self,
-        batch: dict[str, torch.Tensor],  # made by this collator
-    ) -> list[dict]:  # each with `input_ids` and `labels`
-        "The examples of a batch."
-        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-        return [dict(input_ids=ids[first:first + shared] + ids[own:own + n], labels=[-100] * shared + labels[own:own + n])
-                for first, shared, own, n in batch["segments"].tolist()]
+# %% ../nbs/40_packing.ipynb #e147f54f
+@patch
+def examples(self: PackedCollator,
+    batch: dict[str, torch.Tensor],  # made by this collator
+) -> list[dict]:  # each with `input_ids` and `labels`
+    "The examples of a batch."
+    ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+    return [dict(input_ids=ids[first:first + shared] + ids[own:own + n], labels=[-100] * shared + labels[own:own + n])
+            for first, shared, own, n in batch["segments"].tolist()]
 
 # %% ../nbs/40_packing.ipynb #9f776ea6
 ATTENTION_BLOCK = 128  # queries that are multiplied with their keys at once
@@ -75,7 +78,7 @@ class _Block:
     segments: int
     keys: int  # keys that its last query sees
 
-
+# %% ../nbs/40_packing.ipynb #5bfd7a81
 class SegmentPlan:
     "Where the queries and keys of each block lie: gathers into blocks, and back."
     def __init__(self,
@@ -102,42 +105,50 @@ class SegmentPlan:
         self.queries = self.queries.clamp_(min=0)
         self.query_slot, self.key_slot = (x.flatten().to(device) for x in (self._query_slot, self._key_slot))
 
-    def _add(self, first: int, shared: int, own: list[tuple[int, int]]) -> None:
-        "SegmentPlans (start, length), longest first, after a prefix that is not computed here."
-        longest, keys_first, heads = own[0][1], self._key_slots, torch.arange(self.kv_heads)
-        columns = torch.cat([torch.arange(first, first + shared).expand(len(own), -1),
-                             torch.stack([s + torch.arange(longest).clamp(max=n - 1) for s, n in own])], 1)
-        stride = shared + longest
-        slots = keys_first + torch.arange(columns.numel() * self.kv_heads).view(len(own), self.kv_heads, stride)
-        self._keys.append((columns[:, None, :] * self.kv_heads + heads[:, None]).flatten())
-        self._key_slots += columns.numel() * self.kv_heads
-        for (start, length), at in zip(own, slots): self._key_slot[start:start + length] = at[:, shared:shared + length].T
-        if shared: self.prefixes.append((first, shared, keys_first, len(own), stride))
-        for begin in range(0, longest, ATTENTION_BLOCK):
-            reaching, width = [s for s in own if s[1] > begin], min(ATTENTION_BLOCK, longest - begin)
-            self._add_queries(reaching, begin, width)
-            self.blocks.append(_Block(self._slots, width, keys_first, stride, len(reaching), shared + begin + width))
-            self._slots += len(reaching) * width * self.heads
+# %% ../nbs/40_packing.ipynb #f6db8999
+@patch
+def _add(self: SegmentPlan, first: int, shared: int, own: list[tuple[int, int]]) -> None:
+    "SegmentPlans (start, length), longest first, after a prefix that is not computed here."
+    longest, keys_first, heads = own[0][1], self._key_slots, torch.arange(self.kv_heads)
+    columns = torch.cat([torch.arange(first, first + shared).expand(len(own), -1),
+                         torch.stack([s + torch.arange(longest).clamp(max=n - 1) for s, n in own])], 1)
+    stride = shared + longest
+    slots = keys_first + torch.arange(columns.numel() * self.kv_heads).view(len(own), self.kv_heads, stride)
+    self._keys.append((columns[:, None, :] * self.kv_heads + heads[:, None]).flatten())
+    self._key_slots += columns.numel() * self.kv_heads
+    for (start, length), at in zip(own, slots): self._key_slot[start:start + length] = at[:, shared:shared + length].T
+    if shared: self.prefixes.append((first, shared, keys_first, len(own), stride))
+    for begin in range(0, longest, ATTENTION_BLOCK):
+        reaching, width = [s for s in own if s[1] > begin], min(ATTENTION_BLOCK, longest - begin)
+        self._add_queries(reaching, begin, width)
+        self.blocks.append(_Block(self._slots, width, keys_first, stride, len(reaching), shared + begin + width))
+        self._slots += len(reaching) * width * self.heads
 
-    def _add_queries(self, reaching: list[tuple[int, int]], begin: int, width: int) -> None:
-        "Index the queries of one block: by segment, head of the keys, head in its group, position."
-        heads = torch.arange(self.heads)[:, None]
-        for k, (start, length) in enumerate(reaching):
-            at, inside = begin + torch.arange(width), min(width, length - begin)
-            self._queries.append(torch.where(at < length, (start + at) * self.heads + heads, -1).flatten())
-            slots = self._slots + k * width * self.heads + torch.arange(self.heads)[:, None] * width + torch.arange(inside)
-            self._query_slot[start + begin:start + begin + inside] = slots.T
+# %% ../nbs/40_packing.ipynb #d296ce52
+@patch
+def _add_queries(self: SegmentPlan, reaching: list[tuple[int, int]], begin: int, width: int) -> None:
+    "Index the queries of one block: by segment, head of the keys, head in its group, position."
+    heads = torch.arange(self.heads)[:, None]
+    for k, (start, length) in enumerate(reaching):
+        at, inside = begin + torch.arange(width), min(width, length - begin)
+        self._queries.append(torch.where(at < length, (start + at) * self.heads + heads, -1).flatten())
+        slots = self._slots + k * width * self.heads + torch.arange(self.heads)[:, None] * width + torch.arange(inside)
+        self._query_slot[start + begin:start + begin + inside] = slots.T
 
-    def query_view(self, x: torch.Tensor, block: _Block) -> torch.Tensor:
-        "The queries of a block in a buffer of slots, shape (segments · kv_heads, group · width, head size)."
-        size = block.segments * block.width * self.heads
-        return x[block.first:block.first + size].view(block.segments * self.kv_heads, -1, x.shape[-1])
 
-    def key_view(self, x: torch.Tensor, block: _Block) -> torch.Tensor:
-        "The keys a block sees in a buffer of slots, shape (segments · kv_heads, keys, head size)."
-        batch = block.segments * self.kv_heads
-        return x[block.keys_first:block.keys_first + batch * block.keys_stride].view(
-            batch, block.keys_stride, -1)[:, :block.keys]
+@patch
+def query_view(self: SegmentPlan, x: torch.Tensor, block: _Block) -> torch.Tensor:
+    "The queries of a block in a buffer of slots, shape (segments · kv_heads, group · width, head size)."
+    size = block.segments * block.width * self.heads
+    return x[block.first:block.first + size].view(block.segments * self.kv_heads, -1, x.shape[-1])
+
+# %% ../nbs/40_packing.ipynb #1c6d125e
+@patch
+def key_view(self: SegmentPlan, x: torch.Tensor, block: _Block) -> torch.Tensor:
+    "The keys a block sees in a buffer of slots, shape (segments · kv_heads, keys, head size)."
+    batch = block.segments * self.kv_heads
+    return x[block.keys_first:block.keys_first + batch * block.keys_stride].view(
+        batch, block.keys_stride, -1)[:, :block.keys]
 
 # %% ../nbs/40_packing.ipynb #3828869c
 def _gather(plan: SegmentPlan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -154,7 +165,7 @@ def _block_weights(plan: SegmentPlan, block: _Block, queries: torch.Tensor, keys
     own.masked_fill_(plan.later[:block.width, :block.width], float("-inf"))
     return torch.softmax(scores, -1)
 
-
+# %% ../nbs/40_packing.ipynb #53a483a6
 class _SegmentAttention(torch.autograd.Function):
     "Attention of a row by segment; queries, keys and values of shape (tokens · heads, head size)."
     @staticmethod
@@ -184,7 +195,7 @@ class _SegmentAttention(torch.autograd.Function):
             plan.key_view(d_keys, block).baddbmm_(d_scores.transpose(1, 2), q, alpha=scaling)
         return d_queries.index_select(0, plan.query_slot), _sum_keys(plan, d_keys), _sum_keys(plan, d_values), None, None
 
-
+# %% ../nbs/40_packing.ipynb #6056547f
 def _sum_keys(plan: SegmentPlan, grads: torch.Tensor) -> torch.Tensor:
     "Gradients of keys or values by token: a common one gets the sum over all segments that see it."
     out = grads.index_select(0, plan.key_slot)
@@ -208,7 +219,7 @@ class SegmentPlans:
         if key not in self._plans: self._plans[key] = SegmentPlan(self.segments, self.tokens, *key)
         return self._plans[key]
 
-
+# %% ../nbs/40_packing.ipynb #ea4876b3
 def packed_attention(
     module: torch.nn.Module,  # an attention layer of transformers
     query: torch.Tensor,  # of shape (1, heads, tokens, head size)
@@ -229,8 +240,10 @@ def packed_attention(
         out = _SegmentAttention.apply(*flat, plan, query.shape[-1]**-0.5 if scaling is None else scaling)
     return out.view(1, query.shape[2], query.shape[1], -1), None
 
-
+# %% ../nbs/40_packing.ipynb #67b9304a
 AttentionInterface.register("packed", packed_attention)
+
+
 AttentionMaskInterface.register("packed", sdpa_mask)
 
 # %% ../nbs/40_packing.ipynb #f16e5989
@@ -254,7 +267,7 @@ class _AnswerLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return (ctx.grad.to(grad.dtype) * grad).to(ctx.grad.dtype), None, None
 
-
+# %% ../nbs/40_packing.ipynb #730d02b0
 def answer_cross_entropy(
     hidden: torch.Tensor,  # last hidden states at the tokens that predict, (n, width)
     head: torch.nn.Linear,  # the frozen output layer
@@ -286,12 +299,12 @@ def packing_obstacle(
     if head.weight.requires_grad: return "its output layer is trained"
     return ""
 
-
+# %% ../nbs/40_packing.ipynb #fec9825e
 class _NoHead(torch.nn.Module):
     "Stands in for the output layer and returns the hidden states themselves."
     def forward(self, hidden: torch.Tensor) -> torch.Tensor: return hidden
 
-
+# %% ../nbs/40_packing.ipynb #f6be0511
 def answer_states(
     model: torch.nn.Module,  # that `packing_obstacle` allows, with attention `packed`; perhaps wrapped for several processes
     batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device
@@ -310,7 +323,7 @@ def answer_states(
     finally: base.set_output_embeddings(head)
     return hidden, head, predicts
 
-
+# %% ../nbs/40_packing.ipynb #16b8fb7b
 def packed_loss(
     model: torch.nn.Module,  # as for `answer_states`
     batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device

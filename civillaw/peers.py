@@ -45,10 +45,14 @@ class PeerSetting:
 
 OURS = {"ours": PeerSetting("auto", batch_size=8, freed_stays=True),
         "ours, float32": PeerSetting("float32", freed_stays=True)}
+
+
 TRL = {"TRL default": PeerSetting("float32", autocast=True, batch_size=8, checkpointing=True),
        "TRL float32": PeerSetting("float32"), "TRL mixed precision": PeerSetting("float32", autocast=True),
        "TRL bfloat16 weights": PeerSetting("bfloat16"),
        "TRL padding-free, bfloat16 weights": PeerSetting("bfloat16", padding_free=True)}
+
+# %% ../nbs/71_peers.ipynb #dc7b91ad
 HELPED = {"TRL bfloat16 weights, our allocator": PeerSetting("bfloat16", freed_stays=True)}  # what the allocator alone gives
 
 
@@ -61,7 +65,7 @@ def able_settings(
     for name in half: print(f"left out: {name}: {bf16_verdict()}", file=sys.stderr)
     return {name: s for name, s in settings.items() if name not in half}
 
-
+# %% ../nbs/71_peers.ipynb #27f3f039
 @dataclass(frozen=True)
 class PeerRun:
     "What all runs of one comparison share."
@@ -75,7 +79,7 @@ class PeerRun:
     tokens_kept: float = 1.0  # share of each example's tokens, evenly: the length that another tokenizer would give
     cache_dir: str = ""
 
-
+# %% ../nbs/71_peers.ipynb #a8ac4676
 def _examples(run: PeerRun, tokenizer) -> datasets.Dataset:
     "The examples of all steps, in the order in which they are learned."
     rows, wanted = DataLoader(run.csv_path).split()["train"], run.steps * run.examples_per_step
@@ -92,7 +96,7 @@ def _examples(run: PeerRun, tokenizer) -> datasets.Dataset:
     order = list(LengthSorted([len(ids) for ids in encoded["input_ids"]], run.examples_per_step, seed=0))
     return datasets.Dataset.from_dict({k: [v[i] for i in order] for k, v in encoded.items()})
 
-
+# %% ../nbs/71_peers.ipynb #fdb3cfa8
 def _first_values(model: torch.nn.Module) -> None:
     "The same adapters for everyone: A drawn in the order of names, B zero."
     draw = torch.Generator().manual_seed(0)
@@ -130,7 +134,7 @@ def _our_trainer(run: PeerRun, setting: PeerSetting, manager: ModelManager, fold
     args = _arguments(run, setting, folder, manager.device) | dict(bf16=rows.autocast, remove_unused_columns=False)
     return _InOrder(model=model, args=TrainingArguments(**args), train_dataset=data, data_collator=rows.collator)
 
-
+# %% ../nbs/71_peers.ipynb #ad51ad70
 def _trl_trainer(run: PeerRun, setting: PeerSetting, manager: ModelManager, folder: str, data):
     "TRL's trainer, as its documentation sets it up for adapters and tokenised examples."
     from trl import SFTConfig, SFTTrainer
@@ -145,7 +149,7 @@ def _trl_trainer(run: PeerRun, setting: PeerSetting, manager: ModelManager, fold
     return InOrder(model=manager.load_base(), args=args, train_dataset=data, processing_class=manager.tokenizer,
                    peft_config=lora)
 
-
+# %% ../nbs/71_peers.ipynb #cd9a0ef1
 def measure_run(
     name: str,  # one of `OURS` or `TRL`
     run: PeerRun,  # what all have in common
@@ -175,7 +179,7 @@ def measure_run(
                 answer_tokens=answers, computed_tokens=computed,
                 mean_length=round(sum(map(len, data["input_ids"])) / len(data), 1))
 
-
+# %% ../nbs/71_peers.ipynb #760035bd
 def _computed_tokens(data: datasets.Dataset, run: PeerRun, setting: PeerSetting) -> int:
     "Tokens that the rows of all timed steps hold."
     batches = (data[i:i + setting.batch_size] for i in range(run.examples_per_step, len(data), setting.batch_size))
@@ -219,7 +223,7 @@ class RunLog:
                 with open(self.path, "a", encoding="utf-8") as f: f.write(json.dumps(dict(key=key, figures=figures)) + "\n")
         return self.runs[json.dumps(key)]
 
-
+# %% ../nbs/71_peers.ipynb #28f78ff3
 def _median(runs: list[dict]) -> dict:
     "Medians of several runs of one setting."
     keys = ("examples_per_s", "answer_tokens_per_s", "peak_rss_mb", "seconds")
@@ -237,7 +241,7 @@ def _achieved(run: PeerRun, ours: dict) -> dict:
 # %% ../nbs/71_peers.ipynb #9b2c071e
 LLAMA3_LENGTH = 0.39  # tokens of Llama 3 for one of SmolLM2 in Korean: 0.9 and 2.3 a syllable
 
-
+# %% ../nbs/71_peers.ipynb #d6b3e66e
 def benchmark_peers(
     run: PeerRun = PeerRun(),  # model, data, steps of a timed run
     rounds: int = 3,  # alternating runs
@@ -277,7 +281,7 @@ def benchmark_peers(
                 largest_loss_difference=round(max(gap), 5), **_achieved(run, ours), machine=machine_info(),
                 run=asdict(run) | dict(csv_path=Path(run.csv_path).name))
 
-
+# %% ../nbs/71_peers.ipynb #7e12fe7b
 def peers_table(
     figures: dict,  # of `benchmark_peers`
 ) -> pd.DataFrame:  # a row a setting
@@ -289,7 +293,7 @@ def peers_table(
                           "last loss": round(r["losses"][-1], 4), "steps": len(r["losses"]), "runs": r.get("runs", 1)}
                          for name, r in rows.items()])
 
-
+# %% ../nbs/71_peers.ipynb #d2aa3315
 def plot_peers(
     figures: dict,  # of `benchmark_peers`
 ):  # a matplotlib figure

@@ -18,6 +18,7 @@ from .bases import cached_base
 from .config import DEFAULT_BASE, LOSS_CHUNK_TOKENS, SMALL_BASE, ModelConfig, require
 from .machine import (PACKAGES, bf16_verdict, check_gpu_memory, core_gflops, cpu_gflops,
                               cpu_has_bf16, machine_info, package_version)
+from fastcore.basics import patch
 
 # %% ../nbs/32_plan.ipynb #3089714e
 KNOWN_SHAPES = {  # width, intermediate, layers, vocabulary, width of queries, of keys and values, tied embeddings
@@ -33,7 +34,7 @@ KNOWN_SHAPES = {  # width, intermediate, layers, vocabulary, width of queries, o
     "meta-llama/Llama-3.1-8B-Instruct": (4096, 14336, 32, 128256, 4096, 1024, False),
 }
 
-
+# %% ../nbs/32_plan.ipynb #3956f8e9
 def config_shape(
     c,  # a `transformers` config of a Llama or a Qwen2
 ) -> tuple:  # as in KNOWN_SHAPES
@@ -66,27 +67,33 @@ class MemoryPlan:
     usable_gb: float
     reasons: list
 
-    @property
-    def total_gb(self) -> float:
-        "Sum of the parts in GB."
-        return round(sum(self.parts.values()), 2)
 
-    @property
-    def fits(self) -> bool:
-        "Whether the sum stays within the usable memory."
-        return self.total_gb <= self.usable_gb
+@patch(as_prop=True)
+def total_gb(self: MemoryPlan) -> float:
+    "Sum of the parts in GB."
+    return round(sum(self.parts.values()), 2)
 
-    def as_dict(self) -> dict:
-        "The plan as plain values for JSON."
-        return dict(asdict(self), total_gb=self.total_gb, fits=self.fits)
+# %% ../nbs/32_plan.ipynb #cfdaaf04
+@patch(as_prop=True)
+def fits(self: MemoryPlan) -> bool:
+    "Whether the sum stays within the usable memory."
+    return self.total_gb <= self.usable_gb
 
-    def _repr_markdown_(self) -> str:
-        rows = "\n".join(f"| {k} | {v:.2f} |" for k, v in self.parts.items())
-        verdict = "fits" if self.fits else "does not fit"
-        return (f"**{self.model_name}**, {self.quantization}, batches of {self.batch_size} × {self.tokens} tokens: "
-                f"{verdict}\n\n| part | GB |\n|---|---|\n{rows}\n"
-                f"| **sum** of {self.usable_gb:.1f} usable | **{self.total_gb:.2f}** |\n\n"
-                + "\n".join(f"- {r}" for r in self.reasons))
+
+@patch
+def as_dict(self: MemoryPlan) -> dict:
+    "The plan as plain values for JSON."
+    return dict(asdict(self), total_gb=self.total_gb, fits=self.fits)
+
+
+@patch
+def _repr_markdown_(self: MemoryPlan) -> str:
+    rows = "\n".join(f"| {k} | {v:.2f} |" for k, v in self.parts.items())
+    verdict = "fits" if self.fits else "does not fit"
+    return (f"**{self.model_name}**, {self.quantization}, batches of {self.batch_size} × {self.tokens} tokens: "
+            f"{verdict}\n\n| part | GB |\n|---|---|\n{rows}\n"
+            f"| **sum** of {self.usable_gb:.1f} usable | **{self.total_gb:.2f}** |\n\n"
+            + "\n".join(f"- {r}" for r in self.reasons))
 
 # %% ../nbs/32_plan.ipynb #88978600
 BYTES_LINEAR = {"bfloat16": 2.0, "8-bit": 1.02, "4-bit": 0.516, "float32": 4.0}
@@ -100,7 +107,7 @@ def weight_format(
     if model.load_in_8bit or model.load_in_4bit: return "8-bit" if model.load_in_8bit else "4-bit"
     return "float32" if dtype == "float32" else "bfloat16"
 
-
+# %% ../nbs/32_plan.ipynb #cb89d1a2
 def count_weights(
     shape: tuple,  # of `model_shape`
     r: int = 16,  # rank of the adapters on all linear layers
@@ -111,7 +118,7 @@ def count_weights(
     adapters = layers * r * (2 * (width + queries) + 2 * (width + kv) + 3 * (width + inter))
     return linear, vocab * width * (1 if tied else 2), adapters
 
-
+# %% ../nbs/32_plan.ipynb #8ee5d2b1
 def kept_numbers(
     shape: tuple,  # of `model_shape`
     r: int = 16,  # rank of the adapters
@@ -130,7 +137,7 @@ def kept_numbers(
     norms, gate = (2 * width, 2 * inter) if shared_prefix else (4 * width, 3 * inter)
     return inputs + attention + norms + gate + 7 * r
 
-
+# %% ../nbs/32_plan.ipynb #4ef0f91a
 def memory_parts(
     shape: tuple,  # of `model_shape`
     quantization: str,  # bfloat16, 8-bit, 4-bit or float32
@@ -236,7 +243,7 @@ def card_hint(
     larger = larger_base(gpu["total_gb"], os.environ.get("CIVILLAW_COMMAND", "civillaw")) if gpu["available"] else None
     return f"This card can train {larger[0]} too, which needs no account: {larger[1]}" if larger else ""
 
-
+# %% ../nbs/32_plan.ipynb #14101165
 def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
     "Sentences on what can be trained, on the dtype of the CPU, and what to mend first."
     said, room = [], gpu["total_gb"] if gpu["available"] else memory_gb
@@ -252,7 +259,7 @@ def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
     if disk_free_gb < 5: said.append(f"Only {disk_free_gb} GB of disk is free: packages and a model need about 5 GB.")
     return said
 
-
+# %% ../nbs/32_plan.ipynb #694aca05
 def check_system() -> SystemReport:  # with `_repr_markdown_` and `as_dict`
     "Python, packages, CPU, GPU, memory, disk, and a verdict on what this machine can train."
     here, gpu, disk = machine_info(), check_gpu_memory(), round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)

@@ -106,7 +106,7 @@ def _prompt_text(tokenizer, question: str, answer: str) -> str:
             "changes the prompt or the answer when an answer is there; choose another base")
     return opened
 
-
+# %% ../nbs/01_prompt.ipynb #1b71297b
 def encode_examples(
     tokenizer,  # a `transformers` tokenizer with a chat template
     questions: list[str],  # the questions
@@ -120,7 +120,7 @@ def encode_examples(
     return dict(input_ids=[p + t for p, t in zip(prompts, targets)],
                 labels=[[-100] * len(p) + t for p, t in zip(prompts, targets)])
 
-
+# %% ../nbs/01_prompt.ipynb #8281aead
 def encode_example(
     tokenizer,  # a `transformers` tokenizer with a chat template
     question: str,  # the question

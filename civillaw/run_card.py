@@ -63,7 +63,7 @@ def _plan_of(schedule: dict) -> str:
     return (f"{schedule['steps']} steps {chosen}{first}; a step took {schedule['step_s']:.3g} s, a validation "
             f"{schedule['validation_s']:.3g} s, one every {schedule['eval_every']} steps")
 
-
+# %% ../nbs/44_run_card.ipynb #f89c8853
 def card_markdown(
     stats: dict,  # as in `run_card`
 ) -> str:  # markdown, with a link to losses.png
@@ -94,7 +94,7 @@ def card_markdown(
     return (f"# {Path(stats['base_model']).name} on Korean civil law: how it was trained\n\n> {get_notice()}\n\n"
             f"| what | of this model |\n|---|---|\n{table}\n\n![losses](losses.png)\n\n## Settings\n\n```yaml\n{settings}\n```\n")
 
-
+# %% ../nbs/44_run_card.ipynb #edfe38aa
 def write_card(
     folder: str | Path,  # of the tuned model
     stats: dict,  # as in `run_card`

@@ -59,7 +59,7 @@ def seconds_for(
     "The time in which `plan_steps` makes so many steps."
     return max(steps * step_s / (1 - VALIDATION_SHARE), steps * step_s + 2 * validation_s)
 
-
+# %% ../nbs/45_schedule.ipynb #2ecf1dc5
 def plan_steps(
     minutes: float,  # for steps and validations
     step_s: float,  # measured seconds of an optimizer step
@@ -92,7 +92,7 @@ def schedule_text(
         return f"{s.minutes:g} minutes: {work}; the data is seen {s.steps / s.steps_per_epoch:.2g} times"
     return f"{s.minutes:g} minutes: {work}; the data is seen {s.epochs:g} times after {left:.1f} minutes, and training ends there"
 
-
+# %% ../nbs/45_schedule.ipynb #b9c23be7
 def too_slow(
     schedule: Schedule,  # of `plan_steps`
     examples_per_step: int,  # examples of an optimizer step
@@ -115,7 +115,7 @@ def is_due(
     quarter = elapsed >= schedule.seconds() / 4 or made >= schedule.steps / 2
     return schedule.minutes > 0 and not schedule.replanned_at and made >= 2 and quarter
 
-
+# %% ../nbs/45_schedule.ipynb #fbfe815a
 def replan(
     schedule: Schedule,  # the plan so far
     made: int,  # optimizer steps made

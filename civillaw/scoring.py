@@ -31,7 +31,7 @@ def packed_rows(
         with torch.inference_mode(): yield
     finally: base.set_attn_implementation(before)
 
-
+# %% ../nbs/60_scoring.ipynb #22c6ff1e
 def length_batches(
     lengths: list[int],  # tokens of each example
     most: int = ROW_TOKENS,  # tokens in a batch; one example at least
@@ -64,7 +64,7 @@ def _plain_score(model: torch.nn.Module, example: dict) -> float:
     with torch.inference_mode(): logits = model(input_ids=ids, logits_to_keep=at, use_cache=False).logits[0]
     return torch.log_softmax(logits.float(), -1).gather(1, labels[0, at + 1][:, None]).sum().item()
 
-
+# %% ../nbs/60_scoring.ipynb #41281427
 def answer_log_probs(
     model: torch.nn.Module,  # a causal language model in evaluation mode
     examples: list[dict],  # each with `input_ids` and `labels`
@@ -93,7 +93,7 @@ def _several_tokens(model: torch.nn.Module, prompts: list[list[int]], choices: l
     scores = torch.tensor([_plain_score(model, e) for e in examples]) if packing_obstacle(model) else _segment_scores(model, examples, len(choices[0]))
     return scores.view(len(prompts), -1)
 
-
+# %% ../nbs/60_scoring.ipynb #f72f422d
 def choice_log_probs(
     model: torch.nn.Module,  # a causal language model in evaluation mode
     prompts: list[list[int]],  # token ids up to where the answer begins

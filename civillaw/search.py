@@ -31,7 +31,7 @@ class Hit:
     index: int
     score: float
 
-
+# %% ../nbs/11_search.ipynb #fdde5c9d
 class Search:
     "BM25 over character bigrams of a list of texts."
     def __init__(self,
@@ -73,9 +73,11 @@ class Provision:
 
 
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*$")
+
+
 _ARTICLE = re.compile(r"제\s*(\d+)\s*조(?:의\s*(\d+))?\s*(?:[(（](.*)[)）])?\s*(?:삭제.*)?$")
 
-
+# %% ../nbs/11_search.ipynb #c2488d4f
 def _sections(text: str):
     "Yield (line number, level, heading, body lines) for each heading of a Markdown text."
     found = None
@@ -93,7 +95,7 @@ def _provision(heading: str, body: list[str], divisions: list[str]) -> Provision
     return Provision(article_name(int(m[1]), int(m[2] or 0)), (m[3] or "").strip(), text, " > ".join(divisions),
                      "삭제" in heading[m.end(1):] and not m[3] or bool(re.match(r"삭제\s*(?:<|$)", text)))
 
-
+# %% ../nbs/11_search.ipynb #137aee63
 def read_statute(
     path: str | Path,  # a Markdown file in UTF-8
 ) -> list[Provision]:  # articles in their order, without those of 부칙

@@ -30,7 +30,7 @@ def is_statements(
     "Whether a file holds statements: a .jsonl whose first object has one."
     return "statement" in first_fields(path, fields)
 
-
+# %% ../nbs/63_statements.ipynb #e5a6b363
 def read_statements(
     path: str | Path,  # a .jsonl file
     fields: dict[str, str] | None = None,  # of `field_names`
@@ -47,6 +47,8 @@ def read_statements(
 
 # %% ../nbs/63_statements.ipynb #5a695bb7
 MARKS = ("○", "×")
+
+
 STATEMENT_PROMPT = "다음 설명이 대한민국 민법에 맞으면 ○, 맞지 않으면 ×로만 답하세요.\n\n"
 
 
@@ -57,7 +59,7 @@ def confusion(
     "Which of four each answer is."
     return np.stack([says & labels, ~says & labels, ~says & ~labels, says & ~labels], -1).astype(float)
 
-
+# %% ../nbs/63_statements.ipynb #f48a74f3
 def confusion_metrics(
     sums: np.ndarray,  # sums of `confusion`, (..., 4)
 ) -> dict[str, np.ndarray]:  # by metric, (...); NaN where one label is missing
@@ -81,7 +83,7 @@ class ChoiceFigures:
         "Plain values for JSON."
         return dict(questions=self.questions) | {who: {m: f.as_dict() for m, f in part.items()} for who, part in self.figures.items()}
 
-
+# %% ../nbs/63_statements.ipynb #ed06ab06
 def compare_choices(
     base: np.ndarray,  # (questions, columns) of sums
     tuned: np.ndarray,  # of the same questions
@@ -96,7 +98,7 @@ def compare_choices(
              "difference": ({m: values[1][m] - values[0][m] for m in values[0]}, {m: drawn[1][m] - drawn[0][m] for m in drawn[0]})}
     return ChoiceFigures(len(base), {who: {m: figure(v[m], d[m]) for m in v} for who, (v, d) in pairs.items()})
 
-
+# %% ../nbs/63_statements.ipynb #3921f87d
 def judge_statements(
     model: AskedModel,  # a base or tuned model
     rows: list[dict],  # of `read_statements`
@@ -119,6 +121,8 @@ def evaluate_statements(
 
 # %% ../nbs/63_statements.ipynb #f7602c80
 CHANCE = 0.2  # of five options
+
+
 _NUMBERS_ONLY = "조문 번호로만 답하세요.\n"
 
 
@@ -132,7 +136,7 @@ class ChoiceQuestion:
 
 def _form(a: Article) -> tuple: return len(str(a.number)), len(str(a.branch)) if a.branch else 0
 
-
+# %% ../nbs/63_statements.ipynb #c6be1623
 def _missing_like(right: Article, draw: random.Random) -> str:
     "The name of an article that does not exist, of the form of one that does."
     known, low = load_articles(), 10 ** (len(str(right.number)) - 1)
@@ -153,7 +157,7 @@ def _wrong_four(right: Article, pool: list[Article], draw: random.Random) -> lis
     "Four articles of the form of another one."
     return draw.sample([a.article for a in pool if _form(a) == _form(right)], 4)
 
-
+# %% ../nbs/63_statements.ipynb #e727c2d8
 def statute_questions(
     count: int,  # questions of each kind at most
     seed: int = 42,  # the same seed gives the same questions

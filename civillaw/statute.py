@@ -56,7 +56,7 @@ def _article(row, where):
     return Article(name, int(row["number"]), int(branch), row["title"], row["part"], row["deleted"] == "1",
                    row["last_changed"])
 
-
+# %% ../nbs/10_statute.ipynb #1ccc3591
 def read_articles(
     path: str | Path,  # CSV in UTF-8 with the columns article, number, branch, title, part, deleted, last_changed
 ) -> dict[str, Article]:  # by name, in the order of the file
@@ -234,7 +234,7 @@ def _antecedent(t, low, high):
     acts = [a for a in acts if a not in (None, "같은 법", "법", "법률")]
     return acts[-1] if acts else None
 
-
+# %% ../nbs/10_statute.ipynb #c0da6ede
 def _acts(t):
     "Yield (match, act, link) for each citation in the clean text `t`."
     act = named = "민법"

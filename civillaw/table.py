@@ -62,7 +62,7 @@ def _write(rows: Iterator[Row], columns: list[str], path: str) -> list[tuple[int
         writer.finalize()
     return blank
 
-
+# %% ../nbs/21_table.ipynb #7f628a49
 def _all_columns(path: str | Path, columns: tuple[str, ...], known: list[str]) -> list[str]:
     "The columns of all rows of a file whose rows differ in them, as JSON lines do; a thousand and one at most."
     found = dict.fromkeys(known)
@@ -71,7 +71,7 @@ def _all_columns(path: str | Path, columns: tuple[str, ...], known: list[str]) -
         if len(found) > 1000: break
     return list(found)
 
-
+# %% ../nbs/21_table.ipynb #8dc6b956
 def load_table(
     path: str | Path = BUNDLED_CSV,  # as for `iter_rows`
     columns: tuple[str, ...] = ("question", "answer"),  # columns that must be there

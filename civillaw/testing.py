@@ -75,7 +75,7 @@ def scripted_manager(
     def count(messages): return sum(len(m["content"]) for m in messages)
     return SimpleNamespace(stream=stream, count_tokens=count, max_prompt_tokens=max_prompt_tokens, asked=asked)
 
-
+# %% ../nbs/05_testing.ipynb #96282b3b
 def wait_for(
     what: Callable[[], bool],  # asked a hundred times a second
     seconds: float = 10.0,  # how long at most

@@ -39,6 +39,8 @@ def regular_file(
 
 # %% ../nbs/02_text.ipynb #dd66de93
 _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
 _BLOCK = 2**20
 
 
@@ -48,7 +50,7 @@ def _blocks(path: Path, skip: int = 0) -> Iterator[bytes]:
         f.seek(skip)
         yield from iter(lambda: f.read(_BLOCK), b"")
 
-
+# %% ../nbs/02_text.ipynb #b14d866e
 def _fits(path: Path, encoding: str, skip: int) -> bool:
     "Whether every byte of the file is text in `encoding`."
     decoder = codecs.getincrementaldecoder(encoding)()
@@ -64,14 +66,14 @@ def _misfits(path: Path, encoding: str, skip: int) -> int:
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     return sum(decoder.decode(block).count("\ufffd") for block in _blocks(path, skip))
 
-
+# %% ../nbs/02_text.ipynb #6357c31c
 def _utf16_without_mark(head: bytes) -> str:
     "The byte order that the zero bytes of ASCII letters in UTF-16 betray; empty where there are few."
     even, odd = head[::2].count(0), head[1::2].count(0)
     if even + odd < len(head) / 50 or min(even, odd) * 10 > max(even, odd): return ""
     return "utf-16-le" if odd > even else "utf-16-be"
 
-
+# %% ../nbs/02_text.ipynb #c6322f67
 def detect_encoding(
     path: Path,  # a file of text
 ) -> tuple[str, int]:  # name of the encoding, and the length of the byte order mark
@@ -89,7 +91,7 @@ def detect_encoding(
                                                            "neither UTF-8 nor cp949 text; save the file as UTF-8")
     return encoding, skip
 
-
+# %% ../nbs/02_text.ipynb #4fe20b44
 def _first_misfit(path: Path, encoding: str, skip: int) -> int:
     "The line of the first place that is no text in `encoding`."
     decoder, line = codecs.getincrementaldecoder(encoding)("replace"), 1
@@ -102,7 +104,7 @@ def _first_misfit(path: Path, encoding: str, skip: int) -> int:
 
 codecs.register_error("civillaw.mark", lambda e: ("\udcff", e.end))
 
-
+# %% ../nbs/02_text.ipynb #b6614196
 def open_text(
     path: Path,  # a file of text
     name: str = "csv_path",  # the field, for the message
@@ -155,7 +157,7 @@ def check_output_file(
             "its folder is missing or cannot be written")
     return path
 
-
+# %% ../nbs/02_text.ipynb #a1cff004
 def write_text(
     path: str | Path,  # of the file
     text: str,  # its content
@@ -170,7 +172,7 @@ def write_text(
     os.replace(part, path)
     return path
 
-
+# %% ../nbs/02_text.ipynb #f89b73b5
 def check_new_file(
     path: str | Path,  # where a file shall be written
     name: str,  # the field, for the message

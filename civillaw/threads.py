@@ -55,7 +55,7 @@ def training_work(
         return 4
     return work
 
-
+# %% ../nbs/72_threads.ipynb #01ec2c25
 def answering_work(
     model_name: str,  # a base
     cache_dir: str | None = None,  # folder of the embedded model
@@ -81,10 +81,12 @@ def rate(
 # %% ../nbs/72_threads.ipynb #9f17fb47
 MULTIPLY = ("import torch; torch.set_num_threads(1); x = torch.ones(512, 512); x @ x; print('ready', flush=True)\n"
             "while True: x @ x")
+
+
 TRAIN = ("import sys; from civillaw.threads import training_work; work = training_work(sys.argv[1], sys.argv[2] or None)\n"
          "work(); print('ready', flush=True)\nwhile True: work()")
 
-
+# %% ../nbs/72_threads.ipynb #e06ea4c9
 @contextmanager
 def neighbours(
     model_name: str,  # what the training among them trains
@@ -104,7 +106,7 @@ def neighbours(
             process.kill()
             process.communicate()
 
-
+# %% ../nbs/72_threads.ipynb #e87ebc13
 @contextmanager
 def awake(
     pids: list[int],  # of `neighbours`
@@ -136,7 +138,7 @@ def measure_settings(
         with awake(ids): speeds[busy] = {kind: round(rate(work, seconds), 3) for kind, work in kinds.items()}
     return speeds
 
-
+# %% ../nbs/72_threads.ipynb #2789deb8
 def benchmark_threads(
     model_name: str = SMALL_BASE,  # a base
     seconds: float = 3.0,  # of each of eight measurements a setting
@@ -156,7 +158,7 @@ def benchmark_threads(
     return dict(model=Path(model_name).name, seconds=seconds, threads=torch.get_num_threads(), settings=found,
                 package=SHORT_WAIT, machine=machine_info())
 
-
+# %% ../nbs/72_threads.ipynb #22a42fdf
 def threads_table(
     figures: dict,  # of `benchmark_threads`
 ) -> pd.DataFrame:  # a row a setting

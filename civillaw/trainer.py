@@ -22,6 +22,7 @@ import datasets
 import torch
 import torch.nn.functional as F
 from peft.optimizers import create_loraplus_optimizer
+from fastcore.basics import patch
 
 # %% ../nbs/46_trainer.ipynb #0349244d
 class AnswerCollator:
@@ -76,7 +77,7 @@ class Batching:
     padded_because: str  # empty for rows with a shared prefix
     autocast: bool  # whether products run in mixed precision
 
-
+# %% ../nbs/46_trainer.ipynb #7eafea20
 def set_up_batching(
     manager: ModelManager,  # whose model is loaded
     shared_prefix: bool = True,  # use rows with a shared prefix where the base allows
@@ -126,13 +127,6 @@ class CustomTrainer(AtomicCheckpoints, OutOfMemoryRetry):
                 self.model, kind, loraplus_lr_ratio=self.loraplus_lr_ratio, loraplus_weight_decay=self.args.weight_decay, **settings)
         return super().create_optimizer(*args, **kwargs)
 
-    def _get_train_sampler(self, train_dataset=None):
-        data, args = train_dataset if train_dataset is not None else self.train_dataset, self.args
-        ids = data["input_ids"] if isinstance(data, datasets.Dataset) else (e["input_ids"] for e in data)
-        at_once = args.train_batch_size * args.world_size
-        return LengthSorted(list(map(len, ids)), at_once * args.gradient_accumulation_steps, args.seed,
-                            at_once if args.world_size > 1 else 1)
-
     def set_initial_training_values(self, *args, **kwargs):
         "The figures of transformers' loop, with as many epochs as a new plan may want."
         epochs, *figures = super().set_initial_training_values(*args, **kwargs)
@@ -152,58 +146,77 @@ class CustomTrainer(AtomicCheckpoints, OutOfMemoryRetry):
         if self.state.global_step < self.state.max_steps: return super()._run_epoch(*args, **kwargs)
         self.control.should_training_stop = True
 
-    def compute_loss(self,
-        model: torch.nn.Module,  # the model, perhaps wrapped for several processes
-        inputs: dict,  # a batch of `AnswerCollator` or `PackedCollator`
-        return_outputs: bool = False,  # for callers inside transformers
-        num_items_in_batch: torch.Tensor | None = None,  # answer tokens in the effective batch, over all processes
-    ):  # the loss, and with `return_outputs` an empty dictionary
-        "Summed loss over answer tokens, divided by their number in the effective batch."
-        total, count = batch_loss(model, inputs)
-        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
-        if num_items_in_batch is not None: loss = loss * self.accelerator.num_processes  # DDP averages gradients
-        return (loss, {}) if return_outputs else loss
+# %% ../nbs/46_trainer.ipynb #52d5cba5
+@patch
+def _get_train_sampler(self: CustomTrainer, train_dataset=None):
+    data, args = train_dataset if train_dataset is not None else self.train_dataset, self.args
+    ids = data["input_ids"] if isinstance(data, datasets.Dataset) else (e["input_ids"] for e in data)
+    at_once = args.train_batch_size * args.world_size
+    return LengthSorted(list(map(len, ids)), at_once * args.gradient_accumulation_steps, args.seed,
+                        at_once if args.world_size > 1 else 1)
 
-    def evaluate(self,
-        eval_dataset=None,  # a tokenised dataset; None: the one given to the trainer
-        ignore_keys=None,  # not used
-        metric_key_prefix: str = "eval",  # prefix of the names in the result
-    ) -> dict[str, float]:  # loss in nats a token, and seconds
-        "The mean loss of an answer token in the held-out part, in nats."
-        start, sums = time.time(), torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        model = self._wrap_model(self.model, training=False).eval()
-        for batch, counts in self._held_out(eval_dataset or self.eval_dataset):
-            sums += self.held_out_sums(model, batch) * counts
-        total, count = self.accelerator.reduce(sums, "sum").tolist()
-        metrics = {f"{metric_key_prefix}_loss": total / count,
-                   f"{metric_key_prefix}_seconds": round(time.time() - start, 2)}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+# %% ../nbs/46_trainer.ipynb #45718989
+@patch
+def compute_loss(self: CustomTrainer,
+    model: torch.nn.Module,  # the model, perhaps wrapped for several processes
+    inputs: dict,  # a batch of `AnswerCollator` or `PackedCollator`
+    return_outputs: bool = False,  # for callers inside transformers
+    num_items_in_batch: torch.Tensor | None = None,  # answer tokens in the effective batch, over all processes
+):  # the loss, and with `return_outputs` an empty dictionary
+    "Summed loss over answer tokens, divided by their number in the effective batch."
+    total, count = batch_loss(model, inputs)
+    loss = total / (count if num_items_in_batch is None else num_items_in_batch)
+    if num_items_in_batch is not None: loss = loss * self.accelerator.num_processes  # DDP averages gradients
+    return (loss, {}) if return_outputs else loss
 
-    def _held_out(self, data):
-        "Batches of this process with 1 or 0: all processes take as many, and what one takes for company counts 0."
-        size, processes = self.args.per_device_eval_batch_size, self.args.world_size
-        places = range(0, len(data), size)
-        for k in range(self.args.process_index, math.ceil(len(places) / processes) * processes, processes):
-            start = places[k] if k < len(places) else 0
-            yield self.data_collator([data[i] for i in range(start, min(start + size, len(data)))]), int(k < len(places))
+# %% ../nbs/46_trainer.ipynb #e4e0f58a
+@patch
+def evaluate(self: CustomTrainer,
+    eval_dataset=None,  # a tokenised dataset; None: the one given to the trainer
+    ignore_keys=None,  # not used
+    metric_key_prefix: str = "eval",  # prefix of the names in the result
+) -> dict[str, float]:  # loss in nats a token, and seconds
+    "The mean loss of an answer token in the held-out part, in nats."
+    start, sums = time.time(), torch.zeros(2, dtype=torch.float64, device=self.args.device)
+    model = self._wrap_model(self.model, training=False).eval()
+    for batch, counts in self._held_out(eval_dataset or self.eval_dataset):
+        sums += self.held_out_sums(model, batch) * counts
+    total, count = self.accelerator.reduce(sums, "sum").tolist()
+    metrics = {f"{metric_key_prefix}_loss": total / count,
+               f"{metric_key_prefix}_seconds": round(time.time() - start, 2)}
+    self.log(dict(metrics))
+    self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+    return metrics
 
-    def held_out_sums(self,
-        model: torch.nn.Module,  # in evaluation mode
-        batch: dict,  # of the collator
-    ) -> torch.Tensor:  # of shape (2,), float64
-        "Summed loss and number of answer tokens of a held-out batch, with fewer examples at once where memory runs out."
+# %% ../nbs/46_trainer.ipynb #36de1af3
+@patch
+def _held_out(self: CustomTrainer, data):
+    "Batches of this process with 1 or 0: all processes take as many, and what one takes for company counts 0."
+    size, processes = self.args.per_device_eval_batch_size, self.args.world_size
+    places = range(0, len(data), size)
+    for k in range(self.args.process_index, math.ceil(len(places) / processes) * processes, processes):
+        start = places[k] if k < len(places) else 0
+        yield self.data_collator([data[i] for i in range(start, min(start + size, len(data)))]), int(k < len(places))
+
+# %% ../nbs/46_trainer.ipynb #1330ded8
+@patch
+def held_out_sums(self: CustomTrainer,
+    model: torch.nn.Module,  # in evaluation mode
+    batch: dict,  # of the collator
+) -> torch.Tensor:  # of shape (2,), float64
+    "Summed loss and number of answer tokens of a held-out batch, with fewer examples at once where memory runs out."
+    found = self.try_in_memory(lambda: self._sums(model, batch))
+    while found is None:
+        self.halve_micro_batch(batch)
         found = self.try_in_memory(lambda: self._sums(model, batch))
-        while found is None:
-            self.halve_micro_batch(batch)
-            found = self.try_in_memory(lambda: self._sums(model, batch))
-        return found
+    return found
 
-    def _sums(self, model, batch: dict) -> torch.Tensor:
-        "The same without a second try."
-        with torch.no_grad(), self.accelerator.autocast():
-            return sum(torch.stack([x.double() for x in batch_loss(model, self._prepare_inputs(part))]) for part in self.micro_batches(batch))
+
+@patch
+def _sums(self: CustomTrainer, model, batch: dict) -> torch.Tensor:
+    "The same without a second try."
+    with torch.no_grad(), self.accelerator.autocast():
+        return sum(torch.stack([x.double() for x in batch_loss(model, self._prepare_inputs(part))]) for part in self.micro_batches(batch))
 
 # %% ../nbs/46_trainer.ipynb #352dbc2d
 def _mean_seconds(work: Callable, batches: list, clock: Callable) -> float:
@@ -223,7 +236,7 @@ def _some_batches(trainer: CustomTrainer, data, order: list[int], size: int) -> 
     chosen = spread_out([sum(lengths[i] for i in places) for places in passes], 4)
     return [trainer.data_collator([data[i] for i in passes[k]]) for k in chosen], len(passes)
 
-
+# %% ../nbs/46_trainer.ipynb #cc74f49a
 def _optimizer_seconds(model: torch.nn.Module, clock: Callable) -> float:
     "Seconds of clipping and an AdamW step, on copies of the weights that are trained."
     weights = [torch.nn.Parameter(p.detach().clone()) for p in model.parameters() if p.requires_grad]

@@ -87,29 +87,39 @@ class Replanner(TrainerCallback):
         clock: Callable[[], float],  # in seconds
     ): self.trainer, self.folder, self.clock = trainer, folder, clock
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.first, self.checks, self.checking_s = state.global_step, 0, 0.0
-        self.working_s = [0.0]  # when each step ended, validations left out
-        state.eval_steps = state.save_steps = self.trainer.schedule.eval_every
-        self.start = self.mark = self.clock()
 
-    def on_step_end(self, args, state, control, **kwargs):
-        self.mark = self.clock()
-        self.working_s.append(self.mark - self.start - self.checking_s)
+@patch
+def on_train_begin(self: Replanner, args, state, control, **kwargs):
+    self.first, self.checks, self.checking_s = state.global_step, 0, 0.0
+    self.working_s = [0.0]  # when each step ended, validations left out
+    state.eval_steps = state.save_steps = self.trainer.schedule.eval_every
+    self.start = self.mark = self.clock()
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        self.checks += 1
-        self.on_save(args, state, control)
+# %% ../nbs/47_training.ipynb #200892cd
+@patch
+def on_step_end(self: Replanner, args, state, control, **kwargs):
+    self.mark = self.clock()
+    self.working_s.append(self.mark - self.start - self.checking_s)
 
-    def on_save(self, args, state, control, **kwargs):
-        now = self.clock()
-        self.checking_s, self.mark = self.checking_s + now - self.mark, now
 
-    def on_step_begin(self, args, state, control, **kwargs):
-        plan = self.trainer.schedule
-        if not plan.minutes or plan.replanned_at: return
-        found, = broadcast_object_list([self._look(plan, state.global_step)])
-        if found is not None: self._follow(plan, found, args, state)
+@patch
+def on_evaluate(self: Replanner, args, state, control, **kwargs):
+    self.checks += 1
+    self.on_save(args, state, control)
+
+
+@patch
+def on_save(self: Replanner, args, state, control, **kwargs):
+    now = self.clock()
+    self.checking_s, self.mark = self.checking_s + now - self.mark, now
+
+# %% ../nbs/47_training.ipynb #ce82e68e
+@patch
+def on_step_begin(self: Replanner, args, state, control, **kwargs):
+    plan = self.trainer.schedule
+    if not plan.minutes or plan.replanned_at: return
+    found, = broadcast_object_list([self._look(plan, state.global_step)])
+    if found is not None: self._follow(plan, found, args, state)
 
 # %% ../nbs/47_training.ipynb #dbf44219
 @patch
@@ -123,7 +133,7 @@ def _look(self: Replanner, plan: Schedule, made: int) -> Schedule | None:
     step_s = (self.working_s[here] - self.working_s[warm]) / (here - warm)
     return replan(plan, made, elapsed, step_s, check_s)
 
-
+# %% ../nbs/47_training.ipynb #1afe0c23
 @patch
 def _follow(self: Replanner, plan: Schedule, found: Schedule, args: TrainingArguments, state: TrainerState) -> None:
     "Make the steps of another schedule, keep it in the folder, and say so."
@@ -206,153 +216,177 @@ class TrainingManager:
         self.trainer, self.rows, self.plan, self.stats = None, None, None, {}
         self.clock = time.perf_counter  # by which minutes are counted
 
-    def _check_resumed_minutes(self) -> None:
-        "A training that was fitted to minutes goes on with the same."
-        kept = read_schedule(self.output_dir) if self.config.resume and self.config.max_steps < 0 else None
-        if kept: require(kept.minutes == self.minutes, "minutes", self.minutes, f"the unfinished training in {self.output_dir} "
-                         f"was fitted to {kept.minutes:g}; resume it with --minutes {kept.minutes:g}")
+# %% ../nbs/47_training.ipynb #1ad4c907
+@patch
+def _check_resumed_minutes(self: TrainingManager) -> None:
+    "A training that was fitted to minutes goes on with the same."
+    kept = read_schedule(self.output_dir) if self.config.resume and self.config.max_steps < 0 else None
+    if kept: require(kept.minutes == self.minutes, "minutes", self.minutes, f"the unfinished training in {self.output_dir} "
+                     f"was fitted to {kept.minutes:g}; resume it with --minutes {kept.minutes:g}")
 
-    def prepare(self, callbacks: list[TrainerCallback] = ()) -> CustomTrainer:
-        "Load the base, add adapters, and build the trainer."
-        set_seed(self.config.seed)
-        self.manager.load()
-        self.rows = set_up_batching(self.manager, self.config.shared_prefix)
-        args = training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]), self.rows.autocast)
-        patience = ([EarlyStoppingCallback(self.config.early_stopping_patience)]
-                    if self.config.early_stopping_patience else [])
-        self.trainer = CustomTrainer(model=self.manager.model, args=args, train_dataset=self.dataset["train"],
-                                     eval_dataset=self.dataset["validation"],
-                                     data_collator=self.rows.collator,
-                                     callbacks=[LogToFile(), *patience, *callbacks])
-        self.trainer.loraplus_lr_ratio = self.config.loraplus_lr_ratio
-        self.plan = self._planned()
-        if self.trainer.pop_callback(ProgressCallback):
-            self.trainer.add_callback(ProgressBar())  # a notebook has its own table
-        return self.trainer
+# %% ../nbs/47_training.ipynb #e9401509
+@patch
+def prepare(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> CustomTrainer:
+    "Load the base, add adapters, and build the trainer."
+    set_seed(self.config.seed)
+    self.manager.load()
+    self.rows = set_up_batching(self.manager, self.config.shared_prefix)
+    args = training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]), self.rows.autocast)
+    patience = ([EarlyStoppingCallback(self.config.early_stopping_patience)]
+                if self.config.early_stopping_patience else [])
+    self.trainer = CustomTrainer(model=self.manager.model, args=args, train_dataset=self.dataset["train"],
+                                 eval_dataset=self.dataset["validation"],
+                                 data_collator=self.rows.collator,
+                                 callbacks=[LogToFile(), *patience, *callbacks])
+    self.trainer.loraplus_lr_ratio = self.config.loraplus_lr_ratio
+    self.plan = self._planned()
+    if self.trainer.pop_callback(ProgressCallback):
+        self.trainer.add_callback(ProgressBar())  # a notebook has its own table
+    return self.trainer
 
-    def _planned(self) -> dict | None:
-        "The memory plan of these settings for the longest example, in GB; None where the base has no shape of a Llama."
-        try: shape = config_shape(self.manager.model.config)
-        except AttributeError: return None
-        held = weight_format(self.model_config, str(self.manager.dtype).removeprefix("torch."))
-        parts = memory_parts(shape, held, self.config.gradient_checkpointing, self.config.batch_size,
-                             max(map(len, self.dataset["train"]["input_ids"])), self.lora_config.r,
-                             not self.rows.padded_because, dropout=self.lora_config.lora_dropout > 0)
-        return dict(total_gb=round(sum(parts.values()), 3), parts=parts)
+# %% ../nbs/47_training.ipynb #3a5bc756
+@patch
+def _planned(self: TrainingManager) -> dict | None:
+    "The memory plan of these settings for the longest example, in GB; None where the base has no shape of a Llama."
+    try: shape = config_shape(self.manager.model.config)
+    except AttributeError: return None
+    held = weight_format(self.model_config, str(self.manager.dtype).removeprefix("torch."))
+    parts = memory_parts(shape, held, self.config.gradient_checkpointing, self.config.batch_size,
+                         max(map(len, self.dataset["train"]["input_ids"])), self.lora_config.r,
+                         not self.rows.padded_because, dropout=self.lora_config.lora_dropout > 0)
+    return dict(total_gb=round(sum(parts.values()), 3), parts=parts)
 
-    def plan_schedule(self) -> Schedule:
-        "Steps and validations: those of a resumed training, or from minutes and measured speed; the same in all processes."
-        kept, = broadcast_object_list([read_schedule(self.output_dir) if self.config.resume else None])
-        if kept and self.minutes: return kept
-        speed, = broadcast_object_list([(kept.step_s, kept.validation_s) if kept else time_training(self.trainer, self.clock)])
-        args, config = self.trainer.args, self.config
-        examples = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        per_epoch = math.ceil(len(self.trainer._get_train_sampler()) / examples)
-        if self.minutes: return plan_steps(self.minutes, *speed, per_epoch, config.num_train_epochs, config.warmup_ratio)
-        steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
-        return Schedule(0.0, *speed, steps, args.eval_steps, args.warmup_steps, per_epoch, config.num_train_epochs)
+# %% ../nbs/47_training.ipynb #1fc51bbb
+@patch
+def plan_schedule(self: TrainingManager) -> Schedule:
+    "Steps and validations: those of a resumed training, or from minutes and measured speed; the same in all processes."
+    kept, = broadcast_object_list([read_schedule(self.output_dir) if self.config.resume else None])
+    if kept and self.minutes: return kept
+    speed, = broadcast_object_list([(kept.step_s, kept.validation_s) if kept else time_training(self.trainer, self.clock)])
+    args, config = self.trainer.args, self.config
+    examples = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    per_epoch = math.ceil(len(self.trainer._get_train_sampler()) / examples)
+    if self.minutes: return plan_steps(self.minutes, *speed, per_epoch, config.num_train_epochs, config.warmup_ratio)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
+    return Schedule(0.0, *speed, steps, args.eval_steps, args.warmup_steps, per_epoch, config.num_train_epochs)
 
-    def follow(self,
-        schedule: Schedule,  # of `plan_schedule`
-    ) -> None:
-        "Set the trainer to a schedule and keep it in the output folder."
-        args, self.trainer.schedule = self.trainer.args, schedule
-        if schedule.minutes:
-            args.max_steps, args.warmup_steps = schedule.steps, schedule.warmup_steps
-            args.eval_steps = args.save_steps = schedule.eval_every
-        self.trainer.add_callback(Replanner(self.trainer, self.output_dir, self.clock))
-        if self.trainer.is_world_process_zero(): write_schedule(self.output_dir, schedule)
+# %% ../nbs/47_training.ipynb #bd292fa7
+@patch
+def follow(self: TrainingManager,
+    schedule: Schedule,  # of `plan_schedule`
+) -> None:
+    "Set the trainer to a schedule and keep it in the output folder."
+    args, self.trainer.schedule = self.trainer.args, schedule
+    if schedule.minutes:
+        args.max_steps, args.warmup_steps = schedule.steps, schedule.warmup_steps
+        args.eval_steps = args.save_steps = schedule.eval_every
+    self.trainer.add_callback(Replanner(self.trainer, self.output_dir, self.clock))
+    if self.trainer.is_world_process_zero(): write_schedule(self.output_dir, schedule)
 
-    def train(self, callbacks: list[TrainerCallback] = ()) -> dict:
-        "Train, keep the best adapter, save it with `training_stats.json`; returns the statistics."
-        with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"):
-            self.prepare(callbacks)
-            last = last_checkpoint(self.output_dir) if self.config.resume else None
-            self.follow(self.plan_schedule())
-            self._announce(log, int(last.name[11:]) if last else 0)
-            start = self.clock()
-            self.trainer.train(resume_from_checkpoint=last and str(last))
-            self.stats = self._statistics(self.clock() - start)
-            if self.trainer.is_world_process_zero(): self.save()
-            self.trainer.accelerator.wait_for_everyone()
-        return self.stats
+# %% ../nbs/47_training.ipynb #7b6a84c5
+@patch
+def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> dict:
+    "Train, keep the best adapter, save it with `training_stats.json`; returns the statistics."
+    with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"):
+        self.prepare(callbacks)
+        last = last_checkpoint(self.output_dir) if self.config.resume else None
+        self.follow(self.plan_schedule())
+        self._announce(log, int(last.name[11:]) if last else 0)
+        start = self.clock()
+        self.trainer.train(resume_from_checkpoint=last and str(last))
+        self.stats = self._statistics(self.clock() - start)
+        if self.trainer.is_world_process_zero(): self.save()
+        self.trainer.accelerator.wait_for_everyone()
+    return self.stats
 
-    @contextmanager
-    def _claimed(self):
-        "Hold the output folder and the log; of several processes the first one does."
-        if int(os.environ.get("RANK", 0)):
-            yield None
-            return
-        lock = lock_output_dir(self.output_dir)
-        try: yield start_log("training", self.system.log_dir)
-        finally:
-            stop_log()
-            lock.release()
-            (self.output_dir / ".lock").unlink(missing_ok=True)
-            self._clear()
+# %% ../nbs/47_training.ipynb #534c9d88
+@patch
+@contextmanager
+def _claimed(self: TrainingManager):
+    "Hold the output folder and the log; of several processes the first one does."
+    if int(os.environ.get("RANK", 0)):
+        yield None
+        return
+    lock = lock_output_dir(self.output_dir)
+    try: yield start_log("training", self.system.log_dir)
+    finally:
+        stop_log()
+        lock.release()
+        (self.output_dir / ".lock").unlink(missing_ok=True)
+        self._clear()
 
-    def _clear(self) -> None:
-        "Take away what a training without a checkpoint leaves, so that the folder is free again."
-        out, checkpoints = self.output_dir, self.output_dir / "checkpoints"
-        if checkpoints.is_dir() and not any(checkpoints.iterdir()): checkpoints.rmdir()
-        if not checkpoints.exists() and not (out / "adapter_config.json").exists(): (out / SCHEDULE_FILE).unlink(missing_ok=True)
-        if not any(out.iterdir()): out.rmdir()
+# %% ../nbs/47_training.ipynb #db2d026f
+@patch
+def _clear(self: TrainingManager) -> None:
+    "Take away what a training without a checkpoint leaves, so that the folder is free again."
+    out, checkpoints = self.output_dir, self.output_dir / "checkpoints"
+    if checkpoints.is_dir() and not any(checkpoints.iterdir()): checkpoints.rmdir()
+    if not checkpoints.exists() and not (out / "adapter_config.json").exists(): (out / SCHEDULE_FILE).unlink(missing_ok=True)
+    if not any(out.iterdir()): out.rmdir()
 
-    def _announce(self, log: Path | None, done: int) -> None:
-        "Say what will be trained, on which tokens, in which steps, and for how long."
-        if log is None: return  # another process says it
-        held_out = len(self.loader.rows) - len(self.loader.dropped) - sum(map(len, self.dataset.values()))
-        parts = ", ".join([*(f"{len(v)} {k}" for k, v in self.dataset.items()), f"{held_out} kept for evaluation"])
-        said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts} examples",
-                *(f"line {line}: over max_length, dropped" for line in self.loader.dropped),
-                f"first answer with loss: {self.learned[0]!r}",
-                f"padded batches: {self.rows.padded_because}" if self.rows.padded_because else
-                "rows with a shared prefix: what the examples of a batch begin with is computed once",
-                f"{schedule_text(self.trainer.schedule, done)}; on the {self.manager.device}, log: {log}"]
-        slow = too_slow(self.trainer.schedule, round(len(self.dataset["train"]) / self.trainer.schedule.steps_per_epoch))
-        for line in [*said, slow] if slow else said:
-            logger.info(line)
-            print(line, file=sys.stderr)
+# %% ../nbs/47_training.ipynb #b8b9296e
+@patch
+def _announce(self: TrainingManager, log: Path | None, done: int) -> None:
+    "Say what will be trained, on which tokens, in which steps, and for how long."
+    if log is None: return  # another process says it
+    held_out = len(self.loader.rows) - len(self.loader.dropped) - sum(map(len, self.dataset.values()))
+    parts = ", ".join([*(f"{len(v)} {k}" for k, v in self.dataset.items()), f"{held_out} kept for evaluation"])
+    said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts} examples",
+            *(f"line {line}: over max_length, dropped" for line in self.loader.dropped),
+            f"first answer with loss: {self.learned[0]!r}",
+            f"padded batches: {self.rows.padded_because}" if self.rows.padded_because else
+            "rows with a shared prefix: what the examples of a batch begin with is computed once",
+            f"{schedule_text(self.trainer.schedule, done)}; on the {self.manager.device}, log: {log}"]
+    slow = too_slow(self.trainer.schedule, round(len(self.dataset["train"]) / self.trainer.schedule.steps_per_epoch))
+    for line in [*said, slow] if slow else said:
+        logger.info(line)
+        print(line, file=sys.stderr)
 
-    def _statistics(self, seconds: float) -> dict:
-        "What happened, for training_stats.json."
-        state, train = self.trainer.state, self.dataset["train"]
-        losses = [dict(step=h["step"], loss=h["loss"], learning_rate=h["learning_rate"])
-                  for h in state.log_history if "loss" in h]
-        evals = [dict(step=h["step"], loss=h["eval_loss"]) for h in state.log_history if "eval_loss" in h]
-        best = min((e for e in evals if e["step"] > 0), key=lambda e: e["loss"])  # the base itself is no checkpoint
-        epochs = state.epoch or 0
-        return dict(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
-                    steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
-                    tokens=round(epochs * sum(map(len, train["input_ids"]))),
-                    answer_tokens=round(epochs * sum(l != -100 for ls in train["labels"] for l in ls)),
-                    peak_memory_mb=round(check_gpu_memory()["peak_gb"] * 1024) or peak_memory_mb(),
-                    device=self.manager.device, padded_because=self.rows.padded_because,
-                    micro_batch_size=self.trainer.micro_batch_size, first_eval_loss=evals[0]["loss"],
-                    best_eval_loss=best["loss"], best_step=best["step"], loss_history=losses, eval_history=evals,
-                    examples={k: len(v) for k, v in self.dataset.items()}, dropped_lines=self.loader.dropped,
-                    data_sha256=self.data_digest, template_sha256=template_sha256(self.manager.tokenizer),
-                    code_sha256=code_sha256(), law_date=STATUTE_DATE, plan=self.plan,
-                    schedule=asdict(self.trainer.schedule), config=self._config(), machine=machine_info(),
-                    versions={"python": platform.python_version(), **{p: package_version(p) for p in PACKAGES}})
+# %% ../nbs/47_training.ipynb #7e0bc84a
+@patch
+def _statistics(self: TrainingManager, seconds: float) -> dict:
+    "What happened, for training_stats.json."
+    state, train = self.trainer.state, self.dataset["train"]
+    losses = [dict(step=h["step"], loss=h["loss"], learning_rate=h["learning_rate"])
+              for h in state.log_history if "loss" in h]
+    evals = [dict(step=h["step"], loss=h["eval_loss"]) for h in state.log_history if "eval_loss" in h]
+    best = min((e for e in evals if e["step"] > 0), key=lambda e: e["loss"])  # the base itself is no checkpoint
+    epochs = state.epoch or 0
+    return dict(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
+                steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
+                tokens=round(epochs * sum(map(len, train["input_ids"]))),
+                answer_tokens=round(epochs * sum(l != -100 for ls in train["labels"] for l in ls)),
+                peak_memory_mb=round(check_gpu_memory()["peak_gb"] * 1024) or peak_memory_mb(),
+                device=self.manager.device, padded_because=self.rows.padded_because,
+                micro_batch_size=self.trainer.micro_batch_size, first_eval_loss=evals[0]["loss"],
+                best_eval_loss=best["loss"], best_step=best["step"], loss_history=losses, eval_history=evals,
+                examples={k: len(v) for k, v in self.dataset.items()}, dropped_lines=self.loader.dropped,
+                data_sha256=self.data_digest, template_sha256=template_sha256(self.manager.tokenizer),
+                code_sha256=code_sha256(), law_date=STATUTE_DATE, plan=self.plan,
+                schedule=asdict(self.trainer.schedule), config=self._config(), machine=machine_info(),
+                versions={"python": platform.python_version(), **{p: package_version(p) for p in PACKAGES}})
 
-    def _config(self) -> dict:
-        "All settings, by class."
-        return dict(model=asdict(self.model_config), lora=asdict(self.lora_config), training=asdict(self.config))
+# %% ../nbs/47_training.ipynb #aa143bc8
+@patch
+def _config(self: TrainingManager) -> dict:
+    "All settings, by class."
+    return dict(model=asdict(self.model_config), lora=asdict(self.lora_config), training=asdict(self.config))
 
-    def save(self) -> Path:
-        "Write adapter, tokenizer and statistics, last the config by which an adapter is known; checkpoints go."
-        staged = self.output_dir / "checkpoints" / "final"
-        self.manager.save(staged)
-        (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
-        write_text(self.output_dir / "training_stats.json", json.dumps(self.stats, ensure_ascii=False, indent=1))
-        write_card(self.output_dir, self.stats)
-        for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
-            os.replace(path, self.output_dir / path.name)
-        checkpoints = self.output_dir / "checkpoints"
-        if (checkpoints / "runs").is_dir(): os.replace(checkpoints / "runs", self.output_dir / "runs")  # of a tracker
-        for path in checkpoints.iterdir():
-            if path.name == "unfinished" or path == staged or path.name.startswith("checkpoint-"):
-                shutil.rmtree(path, ignore_errors=True)
-        if not any(checkpoints.iterdir()): checkpoints.rmdir()
-        return self.output_dir
+# %% ../nbs/47_training.ipynb #c582ecf7
+@patch
+def save(self: TrainingManager) -> Path:
+    "Write adapter, tokenizer and statistics, last the config by which an adapter is known; checkpoints go."
+    staged = self.output_dir / "checkpoints" / "final"
+    self.manager.save(staged)
+    (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
+    write_text(self.output_dir / "training_stats.json", json.dumps(self.stats, ensure_ascii=False, indent=1))
+    write_card(self.output_dir, self.stats)
+    for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
+        os.replace(path, self.output_dir / path.name)
+    checkpoints = self.output_dir / "checkpoints"
+    if (checkpoints / "runs").is_dir(): os.replace(checkpoints / "runs", self.output_dir / "runs")  # of a tracker
+    for path in checkpoints.iterdir():
+        if path.name == "unfinished" or path == staged or path.name.startswith("checkpoint-"):
+            shutil.rmtree(path, ignore_errors=True)
+    if not any(checkpoints.iterdir()): checkpoints.rmdir()
+    return self.output_dir
