@@ -29,6 +29,7 @@ Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options
   export        write a merged model for other programs
   setup         only set up .venv (setup --dev: with JupyterLab, nbdev and the test tools)
   test          run every check and test (test --slow: the long forms too)
+  outputs       run the notebooks and store what their cells say (outputs --slow: the slow ones too)
   help          this screen
 
 Examples:
@@ -155,6 +156,10 @@ case "$command" in
         setup dev
         setup_browser
         exec "$python" "$here/.ci/checks.py" "$@"
+        ;;
+    outputs)
+        setup dev
+        exec "$python" "$here/.ci/outputs.py" --write "$@"
         ;;
     check_system | bases | check_csv | train | chat | full | ask | batch | evaluate | benchmark | plan | export)
         setup run

@@ -162,7 +162,7 @@ def _pip_download(package: str, wheel: Path) -> None:
     "Let pip fetch one wheel as a file; raises `InputError` with pip's last line."
     with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
         call = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input",
-                "--retries", "2", "--quiet", "--disable-pip-version-check", "-d", folder, package]
+                "--no-color", "--retries", "2", "--quiet", "--disable-pip-version-check", "-d", folder, package]
         done = subprocess.run(call, capture_output=True, text=True, errors="replace")
         require("No module named pip" not in done.stderr, "pip", None,
                 f"this Python has none; run `{sys.executable} -m ensurepip`")

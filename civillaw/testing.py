@@ -49,7 +49,8 @@ def tiny_tuned(
     base = save_tiny_llama(Path(folder) / "base", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules=LINEAR_LAYERS))
+        adapters = LoraConfig(r=4, lora_alpha=32, target_modules=LINEAR_LAYERS, task_type="CAUSAL_LM")
+        model = get_peft_model(LlamaForCausalLM.from_pretrained(base), adapters)
         for name, p in model.named_parameters():
             if "lora_B" in name: torch.nn.init.normal_(p, std=0.2)
     model.save_pretrained(folder)
