@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -64,8 +65,22 @@ def run(notebook, able, slow, folder):
         notebook.cells = everything
     for cell in everything:
         if cell.cell_type == "code" and cell.id not in left_out:
-            cell.outputs = [o for o in cell.outputs if is_kept(o)]
+            cell.outputs = [without_places(o) for o in cell.outputs if is_kept(o)]
     return left_out
+
+
+def without_places(output):
+    "The output without this checkout's place and the names of temporary folders, which say nothing to a reader."
+    def clean(text):
+        text = "".join(text).replace(f"{ROOT}/", "")
+        return re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp\w+", "TMP", text)
+
+    if output.output_type == "stream":
+        output.text = clean(output.text)
+    for kind in output.get("data", {}):
+        if kind.startswith("text/"):
+            output.data[kind] = clean(output.data[kind])
+    return output
 
 
 def is_kept(output):
@@ -138,7 +153,7 @@ def main():
             continue
         for cell in stored.cells:  # as the fresh ones
             if cell.cell_type == "code" and cell.id not in left_out:
-                cell.outputs = [o for o in cell.outputs if is_kept(o)]
+                cell.outputs = [without_places(o) for o in cell.outputs if is_kept(o)]
         for why in sorted(set(left_out.values()) - {"export", "eval: false"}):
             print(f"{path.name}: not made here ({why}): {', '.join(k for k, w in left_out.items() if w == why)}", flush=True)
         if args.write:
