@@ -153,9 +153,9 @@ def check_docs(env):
         shutil.copytree(copy / "_proc", ROOT / "_proc")
 
 
-def check_notebook(path, full, env, timeout):
+def check_notebook(path, full, able, env, timeout):
     "A notebook in Jupyter's own kernel: its cells run, and what its untagged ones say is what is stored under them."
-    run([sys.executable, ROOT / ".ci/outputs.py", *(["--slow"] if full else []), path], env, timeout)
+    run([sys.executable, ROOT / ".ci/outputs.py", path, *(["--slow"] if full else []), "--able", *able], env, timeout)
 
 
 def git_state():
@@ -283,7 +283,7 @@ def main():
         # The high numbers are the heavy ones; begun first, they leave the light ones to fill the other core at the end.
         for path, (tests, _) in reversed(surveys.items()):
             if not not_executed(path):
-                pool.submit(report.check, path.relative_to(ROOT).as_posix(), check_notebook, path, args.slow, env,
+                pool.submit(report.check, path.relative_to(ROOT).as_posix(), check_notebook, path, args.slow, able, env,
                             3600 * 3 if args.slow else 1500, counts=max(1, tests))
     if in_git:
         report.check("the checks leave the checkout unchanged", check_unchanged, before)

@@ -11,7 +11,6 @@ asked that it says something.  An error in a cell is an error here.
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,8 +20,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-ROOT = Path(__file__).resolve().parent.parent
-UNITS = r"(?:m?s|ms|min|minutes?|seconds?|[kMG]i?B|GFLOP/s|GB/s|MB/s|(?:tokens?|rows?|examples?|characters|steps?)/s)"
+from checks import ROOT, abilities, not_executed, notebooks
+
+UNITS = r"(?:m?s|min|minutes?|seconds?|[kMG]i?B|GFLOP/s|GB/s|MB/s|(?:tokens?|rows?|examples?|characters|steps?)/s)"
 MASKS = [
     (re.compile(r"0x[0-9a-f]{6,}"), "ADDRESS"),
     (re.compile(r"(?:/tmp|/var/tmp|/home|/root|/Users)[\w./+-]*"), "PATH"),
@@ -63,10 +63,14 @@ def run(notebook, able, slow, folder):
         NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     finally:
         notebook.cells = everything
-    for cell in everything:
+    return left_out
+
+
+def keep_results(notebook, left_out):
+    "Drops what is not a result from the outputs of the cells that were run, in place."
+    for cell in notebook.cells:
         if cell.cell_type == "code" and cell.id not in left_out:
             cell.outputs = [without_places(o) for o in cell.outputs if is_kept(o)]
-    return left_out
 
 
 def without_places(output):
@@ -96,7 +100,7 @@ def said(cell):
     texts = []
     for output in cell.outputs:
         if output.output_type == "stream":
-            texts.append(output.text if output.name == "stdout" else "")
+            texts.append(output.text)
         elif data := output.get("data"):
             kind = next((kind for kind in SHOWN if kind in data), "")
             text = "".join(data.get(kind, ""))
@@ -126,34 +130,28 @@ def difference(text, other):
     return next((line for line in text.splitlines() if line not in theirs), text[:1] and "(fewer lines)" or "(nothing)")[:200]
 
 
-def abilities():
-    import torch
-    return {f for f, here in (("cuda", torch.cuda.is_available()), ("browser", bool(shutil.which("chromium")))) if here}
-
-
 def main():
     parser = argparse.ArgumentParser(description="Stored outputs of notebooks: compared, or made anew.")
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--slow", action="store_true")
     parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--able", nargs="*", help="flags that this machine can serve; left out: it is looked")
     args = parser.parse_args()
     with_slow = args.slow or not (args.write or args.fast)  # an output of a short form is never stored
     if not args.slow:
         os.environ.setdefault("CIVILLAW_TESTS", "short")
-    able, failed = abilities(), 0
-    for path in args.notebooks or sorted((ROOT / "nbs").glob("[0-9]*.ipynb")) + [ROOT / "nbs/index.ipynb"]:
-        stored = nbformat.read(path, 4)
-        fresh = nbformat.from_dict(nbformat.read(path, 4))
+    able, failed = abilities() if args.able is None else args.able, 0
+    for path in args.notebooks or [p for p in notebooks() if not not_executed(p)]:
+        stored, fresh = nbformat.read(path, 4), nbformat.read(path, 4)
         try:
             left_out = run(fresh, able, with_slow, str(path.resolve().parent))
         except CellExecutionError as error:
             failed += 1
             print(f"{path.name}: {error}", flush=True)
             continue
-        for cell in stored.cells:  # as the fresh ones
-            if cell.cell_type == "code" and cell.id not in left_out:
-                cell.outputs = [without_places(o) for o in cell.outputs if is_kept(o)]
+        for notebook in (stored, fresh):
+            keep_results(notebook, left_out)
         for why in sorted(set(left_out.values()) - {"export", "eval: false"}):
             print(f"{path.name}: not made here ({why}): {', '.join(k for k, w in left_out.items() if w == why)}", flush=True)
         if args.write:

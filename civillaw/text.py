@@ -182,6 +182,4 @@ def check_new_file(
     path = Path(path)
     require(path.suffix.lower() in suffixes, name, str(path), f"must end in one of {', '.join(suffixes)}")
     require(not path.exists(), name, str(path), "is there already; name a new file")
-    require(path.parent.is_dir() and os.access(path.parent, os.W_OK), name, str(path),
-            "its folder is missing or cannot be written")
-    return path
+    return check_output_file(path, name)

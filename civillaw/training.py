@@ -18,7 +18,7 @@ from .config import (STATUTE_DATE, InputError, LoRAConfig, ModelConfig,
 from .prompt import end_of_turn_id
 from .text import write_text
 from .machine import (PACKAGES, check_gpu_memory, keep_freed_memory, machine_info,
-                              package_version, peak_memory_mb, windows_memory_warning)
+                              package_version, peak_mb, windows_memory_warning)
 from .data import DataLoader, data_sha256
 from .model import ModelManager
 from .plan import config_shape, memory_parts, weight_format
@@ -356,7 +356,7 @@ def _statistics(self: TrainingManager, seconds: float) -> dict:
                 steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
                 tokens=round(epochs * sum(map(len, train["input_ids"]))),
                 answer_tokens=round(epochs * sum(l != -100 for ls in train["labels"] for l in ls)),
-                peak_memory_mb=round(check_gpu_memory()["peak_gb"] * 1024) or peak_memory_mb(),
+                peak_memory_mb=peak_mb(),
                 device=self.manager.device, padded_because=self.rows.padded_because,
                 micro_batch_size=self.trainer.micro_batch_size, first_eval_loss=evals[0]["loss"],
                 best_eval_loss=best["loss"], best_step=best["step"], loss_history=losses, eval_history=evals,
