@@ -14,7 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from .config import (BUNDLED_CSV, DEFAULT_BASE, InferenceConfig, InputError,
-                             LoRAConfig, ModelConfig, require)
+                             LoRAConfig, ModelConfig, SystemConfig, TrainingConfig,
+                             require)
 from .prompt import encode_examples
 from .machine import (PeakMemory, best_seconds, choose_dtype, gemm_peak_gflops,
                               keep_freed_memory, machine_info, peak_mb)
@@ -22,8 +23,9 @@ from .table import load_table
 from .checks import check_table
 from .data import DataLoader, find_leaks, split_rows, tokenize_table
 from .model import ModelManager
-from .plan import config_shape, count_weights, memory_parts
-from .trainer import batch_loss, set_up_batching
+from .plan import config_shape, count_weights, memory_parts, weight_format
+from .trainer import CustomTrainer, batch_loss, build_trainer, set_up_batching
+from .training import training_arguments
 from .inference import InferenceManager, measure_speed
 
 import pandas as pd
@@ -55,6 +57,31 @@ def training_flops(
     return 4 * linear + 6 * adapters + answer_share * 4 * vocab * width + 12 * layers * width * visible
 
 # %% ../nbs/70_benchmark.ipynb #01624afe
+def _first_batches(manager: ModelManager, csv_path: str | Path, count: int, batch_size: int, shared_prefix: bool = True,
+                   ) -> tuple[CustomTrainer, list[dict], list[dict]]:
+    "The trainer that `civillaw train` would have for the first rows of a file, these examples, and their batches."
+    rows = DataLoader(csv_path).split()["train"]
+    require(len(rows) >= count, "passes", count // batch_size - 1, f"needs {count} training rows, {csv_path} has {len(rows)}")
+    encoded = encode_examples(manager.load_tokenizer(), rows["question"][:count], rows["answer"][:count])
+    examples = [dict(zip(encoded, values)) for values in zip(*encoded.values())]
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainingConfig(output_dir=folder, batch_size=batch_size, gradient_accumulation_steps=1)
+        trainer = build_trainer(manager, lambda autocast: training_arguments(config, SystemConfig(), manager, count, autocast),
+                                examples, examples[:1], shared_prefix)
+    return trainer, examples, [trainer.data_collator(examples[i:i + batch_size]) for i in range(0, count, batch_size)]
+
+
+def _timed_pass(trainer: CustomTrainer, batch: dict) -> tuple[float, float]:
+    "Mean answer loss of one batch and the seconds of its forward and backward pass."
+    wait = torch.cuda.synchronize if trainer.args.device.type == "cuda" else lambda: None
+    trainer.model.zero_grad()
+    wait()
+    start = time.perf_counter()
+    loss = trainer.training_step(trainer.model, batch)
+    wait()
+    return loss.item(), time.perf_counter() - start
+
+# %% ../nbs/70_benchmark.ipynb #1e67b286
 def benchmark_training(
     model_config: ModelConfig | None = None,  # which base, in which numbers
     lora_config: LoRAConfig | None = None,  # the adapters
@@ -66,47 +93,28 @@ def benchmark_training(
 ) -> dict:  # speed, peak memory, losses, limit
     "Forward and backward passes over real examples, with the share of the matrix-product peak they reach."
     manager = ModelManager(model_config, lora_config, cache_dir)
-    model, tokenizer = manager.load()
-    rows, wanted = DataLoader(csv_path).split()["train"], batch_size * (passes + 1)
-    require(len(rows) >= wanted, "passes", passes, f"needs {wanted} training rows, {csv_path} has {len(rows)}")
-    encoded = encode_examples(tokenizer, rows["question"][:wanted], rows["answer"][:wanted])
-    examples = [dict(zip(encoded, values)) for values in zip(*encoded.values())]
-    made = set_up_batching(manager, shared_prefix)
-    batches = [made.collator(examples[i:i + batch_size]) for i in range(0, len(examples), batch_size)]
-    losses = [_timed_pass(manager, b, made.autocast) for b in batches][1:]
+    trainer, examples, batches = _first_batches(manager, csv_path, batch_size * (passes + 1), batch_size, shared_prefix)
+    with keep_freed_memory(manager.device == "cpu"): losses = [_timed_pass(trainer, b) for b in batches][1:]
     seconds, measured = sum(s for _, s in losses), examples[batch_size:]
     computed = sum(b["input_ids"].numel() for b in batches[1:])
     tokens, answers = sum(len(e["input_ids"]) for e in measured), sum(l != -100 for e in measured for l in e["labels"])
-    shape = config_shape(model.config)
-    flops = computed * training_flops(shape, manager.lora_config.r, answers / computed, tokens / len(measured) / 2)
+    flops = computed * training_flops(config_shape(manager.model.config), manager.lora_config.r, answers / computed,
+                                      tokens / len(measured) / 2)
     peak = gemm_peak_gflops(manager.dtype, manager.device)
-    return dict(model=manager.config.model_name, rows="padded" if made.padded_because else "shared prefix",
+    return dict(model=manager.config.model_name, rows="padded" if trainer.batching.padded_because else "shared prefix",
                 examples_per_s=round(len(measured) / seconds, 3), answer_tokens_per_s=round(answers / seconds, 1),
                 tokens_per_s=round(tokens / seconds, 1), computed_tokens=computed, peak_rss_mb=peak_mb(),
                 losses=[round(l, 4) for l, _ in losses], gemm_peak_gflops=peak,
                 achieved_share=round(flops / seconds / 1e9 / peak, 3), machine=machine_info())
 
-# %% ../nbs/70_benchmark.ipynb #1e67b286
-def _timed_pass(manager: ModelManager, batch: dict, autocast: bool) -> tuple[float, float]:
-    "Mean answer loss of one batch and the seconds of its forward and backward pass."
-    batch = {k: v.to(manager.device) for k, v in batch.items()}
-    manager.model.train().zero_grad()
-    if manager.device == "cuda": torch.cuda.synchronize()
-    start = time.perf_counter()
-    with torch.autocast(manager.device, manager.dtype, enabled=autocast):
-        total, count = batch_loss(manager.model, batch)
-    (total / count).backward()
-    if manager.device == "cuda": torch.cuda.synchronize()
-    return (total / count).item(), time.perf_counter() - start
-
-
+# %% ../nbs/70_benchmark.ipynb #40f35f52
 OPERATORS = {"matrix products": ("mm", "addmm"), "batched products of attention": ("bmm", "baddbmm"),
              "softmax and loss": ("_softmax", "_softmax_backward_data", "exp", "_log_softmax", "_log_softmax_backward_data",
                                   "logsumexp", "masked_fill_"),
              "copies, gathers, memory": ("copy_", "index_select", "index", "index_add_", "cat", "fill_", "zero_", "clone",
                                          "gather", "empty", "_to_copy", "index_put_", "_index_put_impl_")}
 
-# %% ../nbs/70_benchmark.ipynb #40f35f52
+
 def profile_training(
     model_config: ModelConfig | None = None,  # which base, in which numbers
     csv_path: str | Path = BUNDLED_CSV,  # the data
@@ -114,14 +122,11 @@ def profile_training(
     cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> pd.DataFrame:  # seconds and share of a kind of operator, largest first
     "Where the time of one forward and backward pass on the CPU goes, by PyTorch's profiler, after one to warm up."
-    manager = ModelManager(model_config, LoRAConfig(lora_dropout=0.0), cache_dir)
-    _, tokenizer = manager.load()
-    rows = DataLoader(csv_path).split()["train"][:batch_size]
-    encoded, made = encode_examples(tokenizer, rows["question"], rows["answer"]), set_up_batching(manager)
-    batch = made.collator([dict(zip(encoded, values)) for values in zip(*encoded.values())])
+    trainer, _, (batch,) = _first_batches(ModelManager(model_config, LoRAConfig(lora_dropout=0.0), cache_dir), csv_path,
+                                          batch_size, batch_size)
     with keep_freed_memory():
-        _timed_pass(manager, batch, made.autocast)
-        with profile(activities=[ProfilerActivity.CPU]) as seen: _timed_pass(manager, batch, made.autocast)
+        _timed_pass(trainer, batch)
+        with profile(activities=[ProfilerActivity.CPU]) as seen: _timed_pass(trainer, batch)
     kinds = {f"aten::{op}": kind for kind, ops in OPERATORS.items() for op in ops}
     seconds = pd.DataFrame([(kinds.get(e.key, "element by element, norms, Python"), e.self_cpu_time_total / 1e6)
                             for e in seen.key_averages()], columns=["kind", "seconds"]).groupby("kind").seconds.sum()
@@ -294,10 +299,10 @@ def benchmark_memory(
     cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> dict:  # planned and held MB by quantisation
     "Size of the weights as planned and as loaded, in MB, in 16, 8 and 4 bits: stored so, and not multiplied."
-    bits, sizes = {"bfloat16": {}, "8-bit": dict(load_in_8bit=True), "4-bit": dict(load_in_4bit=True)}, {}
-    for name, how in bits.items():
+    sizes = {}
+    for how in ({}, dict(load_in_8bit=True), dict(load_in_4bit=True)):
         manager = ModelManager(ModelConfig(model_name=model_name, **how), cache_dir=cache_dir)
-        manager.dtype = torch.bfloat16
+        manager.dtype, name = torch.bfloat16, weight_format(manager.config, "bfloat16")
         held = manager.load_base().get_memory_footprint() / 2**20
         planned = memory_parts(config_shape(manager.model.config), name, False, 1, 1)["weights"] * 2**10
         sizes[name] = dict(planned_mb=round(planned, 2), held_mb=round(held, 2), error=round(planned / held - 1, 3))

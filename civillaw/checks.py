@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
+import datasets
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -304,7 +305,7 @@ def check_table(
     "Check all rows of a table, in bounded memory."
     found, lengths, categories, articles = Findings(), [], Counter(), Counter()
     for line, code, detail in blank: found.add(line, "warning", code, detail)
-    nameless = 0
+    nameless, first_nameless = 0, 0
     for batch in tqdm(table.iter(1000), total=-(-len(table) // 1000), desc="checking", unit=" k rows", delay=3):
         lengths.append(np.array(_note_lengths(batch, tokenizer, max_length, found), dtype=np.int32))
         for row in (dict(zip(batch, values)) for values in zip(*batch.values())):
@@ -313,8 +314,7 @@ def check_table(
             categories[row.get("category", "").strip() or "-"] += 1
             articles.update(_cited(row))
             if not row.get("rule", "").strip():
-                nameless += 1
-                first_nameless = row["line"] if nameless == 1 else first_nameless
+                nameless, first_nameless = nameless + 1, first_nameless or row["line"]
     if 0 < nameless < len(table):
         found.add(first_nameless, "warning", "rule-missing", f"in {nameless} rows, so all are grouped by likeness")
     _find_twins(table, found)
@@ -339,6 +339,7 @@ class MendReport:
     changes: Counter  # cells by what was mended in them
     examples: list[tuple[int, str, str, str]]  # (line, what, before, after), the first of each kind
     left: CsvReport
+    table: datasets.Dataset  # the mended rows
 
     def as_dict(self) -> dict:
         "The report as plain values for JSON."
@@ -404,17 +405,17 @@ def repair_csv(
         with part.open("w", encoding="utf-8", newline="") as f:
             write = _writer(target, columns, f)
             for row in table:
-                mended, changed = _mend_row({c: row[c] for c in columns})
+                cells, changed = _mend_row({c: row[c] for c in columns})
                 examples += [(row["line"], *change) for change in changed if not changes[change[0]]]
                 changes.update(code for code, *_ in changed)
-                write(mended)
+                write(cells)
         for line, code, detail in left_out:
             if not changes[code]: examples.append((line, code, detail, "(left out)"))
             changes[code] += 1
-        left = check_csv(part.rename(part.with_suffix(".part" + target.suffix)), tokenizer, max_length)
+        mended, blank = load_table(part.rename(part.with_suffix(".part" + target.suffix)))
+        left = check_table(mended, blank, str(target), tokenizer, max_length)
         part.with_suffix(".part" + target.suffix).rename(target)
     finally:
         part.unlink(missing_ok=True)
         part.with_suffix(".part" + target.suffix).unlink(missing_ok=True)
-    left.path = str(target)
-    return MendReport(str(target), len(table), changes, examples, left)
+    return MendReport(str(target), len(table), changes, examples, left, mended)

@@ -30,9 +30,10 @@ from .table import load_table
 from .checks import check_table, repair_csv
 from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
-from .model import ModelManager, export_model, read_adapter_config, read_stats
+from .model import ModelManager, export_model, read_adapter_config
 from .plan import card_hint, check_system, plan_memory
 from .checkpoints import check_output_dir
+from .run_card import load_card
 from .training import TrainingManager
 from .inference import InferenceManager, answers_markdown, read_questions
 from .chat import ChatBot, terminal_chat
@@ -221,10 +222,12 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
     "Faults of a file of questions and answers, by line; status 2 where training would refuse the file."
     base = data.model_name or (DEFAULT_BASE if cached_base(DEFAULT_BASE) else "")  # nothing is fetched to check a file
     tokenizer = ModelManager(ModelConfig(model_name=base, max_length=data.max_length)).load_tokenizer() if base else None
-    if data.fix_to: report = repair_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
-    table, blank = load_table(data.fix_to or data.csv_path)
-    if not data.fix_to: report = check_table(table, blank, data.csv_path, tokenizer, data.max_length)
-    left = report.left if data.fix_to else report
+    if data.fix_to:
+        report = repair_csv(data.csv_path, data.fix_to, tokenizer, data.max_length)
+        table, left = report.table, report.left
+    else:
+        table, blank = load_table(data.csv_path)
+        left = report = check_table(table, blank, data.csv_path, tokenizer, data.max_length)
     left.add(check_split(split_rows(table)) if left.ok else [])
     show(report)
     if output.json: print(json.dumps(report.as_dict(), ensure_ascii=False))
@@ -246,10 +249,10 @@ def run_plan(data: PlanInput, output: Output) -> dict:
 def run_train(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
               output: Output) -> dict:
     "Train adapters and save them with their statistics."
-    stats = TrainingManager(model, lora, training, system).train()
-    print(f"saved {training.output_dir}: held-out loss {stats['first_eval_loss']:.3f} before, "
-          f"{stats['best_eval_loss']:.3f} after {stats['steps']} steps")
-    return stats
+    card = TrainingManager(model, lora, training, system).train()
+    print(f"saved {training.output_dir}: held-out loss {card.first_eval_loss:.3f} before, "
+          f"{card.best_eval_loss:.3f} after {card.steps} steps")
+    return asdict(card)
 
 # %% ../nbs/80_cli.ipynb #c6b3be61
 def open_model(inference: InferenceConfig, system: SystemConfig) -> InferenceManager:
@@ -369,12 +372,9 @@ def same_training(
     configs: tuple,  # model, LoRA and training settings
 ) -> bool:  # whether it was trained with these settings on this file
     "Whether a folder holds a finished model of the same settings and data."
-    stats = read_stats(output_dir)
-    if not {"config", "data_sha256"} <= set(stats) or not (Path(output_dir) / "adapter_config.json").is_file(): return False
-    here = dict(zip(("model", "lora", "training"), map(asdict, configs)))
-    drop = lambda c: {k: {n: v for n, v in part.items() if n not in ("output_dir", "csv_path", "resume")}
-                      for k, part in c.items()}
-    return drop(stats["config"]) == drop(json.loads(json.dumps(here))) and stats["data_sha256"] == data_sha256(configs[2].csv_path)
+    card = load_card(output_dir)
+    finished = card is not None and (Path(output_dir) / "adapter_config.json").is_file()
+    return finished and card.is_run_of(configs, data_sha256(configs[2].csv_path))
 
 # %% ../nbs/80_cli.ipynb #6dba87ed
 def plan_text(
@@ -402,16 +402,16 @@ def write_report(
     tables: list[str] = (),  # of `choice_tables`
 ) -> Path:  # report.md
     "Write report.md, evaluation.png and evaluation.json beside the model and its losses.png."
-    stats = read_stats(folder)
+    card = load_card(folder)
     result.plot().savefig(folder / "evaluation.png", dpi=110)
     write_text(folder / "evaluation.json", json.dumps(result.as_dict(), ensure_ascii=False, indent=1))
-    training = (f"{stats['examples']['train']} examples, {stats['steps']} steps, {stats['seconds'] / 60:.1f} minutes, "
-                f"{stats['tokens']} tokens, peak memory {stats['peak_memory_mb']} MB. "
-                f"Held-out loss {stats['first_eval_loss']:.3f} before, **{stats['best_eval_loss']:.3f}** after "
-                f"(step {stats['best_step']}).")
+    training = (f"{card.examples['train']} examples, {card.steps} steps, {card.seconds / 60:.1f} minutes, "
+                f"{card.tokens} tokens, peak memory {card.peak_memory_mb} MB. "
+                f"Held-out loss {card.first_eval_loss:.3f} before, **{card.best_eval_loss:.3f}** after "
+                f"(step {card.best_step}).")
     groups = [f"**{name}**, {by}\n\n{frame_markdown(result.breakdown_table(name, by))}" for name in result.rows
               for by in ("category", "difficulty", "digits") if result.breakdown(name, by)]
-    parts = [f"# {stats['base_model']} on Korean civil law", f"> {get_notice()}", *facts, "## Training", training,
+    parts = [f"# {card.base_model} on Korean civil law", f"> {get_notice()}", *facts, "## Training", training,
              "![loss](losses.png)", "## Base against tuned", metrics_markdown(result), "![evaluation](evaluation.png)",
              "## Tuned model by group", *groups, *(["## Given answers", *tables] if tables else []),
              "## Answers side by side", side_by_side(result)]
@@ -445,10 +445,10 @@ def _train_and_leave(trainer: TrainingManager) -> None:
 
 def _results(folder: Path, report: Path, result: Evaluation, figures: dict, seconds: float) -> dict:
     "What `full` prints as JSON."
-    stats = read_stats(folder)
-    return dict(report=str(report), seconds=round(seconds, 1), training_seconds=stats["seconds"], steps=stats["steps"],
-                examples_seen=round(stats["epochs"] * stats["examples"]["train"]),
-                first_eval_loss=stats["first_eval_loss"], best_eval_loss=stats["best_eval_loss"],
+    card = load_card(folder)
+    return dict(report=str(report), seconds=round(seconds, 1), training_seconds=card.seconds, steps=card.steps,
+                examples_seen=round(card.epochs * card.examples["train"]),
+                first_eval_loss=card.first_eval_loss, best_eval_loss=card.best_eval_loss,
                 evaluation=result.as_dict() | choice_dict(figures), answers=chosen_answers(result), machine=machine_info())
 
 # %% ../nbs/80_cli.ipynb #ee0eba37

@@ -15,8 +15,6 @@ from unicodedata import normalize
 import datasets
 import numpy as np
 import pandas as pd
-from datasets.arrow_writer import ArrowWriter
-from tqdm.auto import tqdm
 
 from .config import BUNDLED_CSV, InputError, require
 from .prompt import encode_examples
@@ -115,22 +113,23 @@ def check_split(
                     "in training; give both rows the same rule") for line, (taught, likeness) in leaks.items()]
 
 # %% ../nbs/25_data.ipynb #dc851860
-_TOKENS = datasets.Features({c: datasets.List(datasets.Value("int32")) for c in ("input_ids", "labels")})
+_TOKENS = datasets.Features({c: datasets.List(datasets.Value("int32")) for c in ("input_ids", "labels")}
+                            | {"length": datasets.Value("int32")})
 
 
 def tokenize_table(
     tokenizer,  # a `transformers` tokenizer with a chat template
     rows: datasets.Dataset,  # of `load_table`
 ) -> tuple[datasets.Dataset, np.ndarray]:  # `input_ids` and `labels`; length of each row in tokens, int32
-    "Tokenise all rows in bounded memory; shows a bar where it takes long."
-    path, lengths = scratch_file(), [np.zeros(0, dtype=np.int32)]
-    with ArrowWriter(path=path, features=_TOKENS) as writer:
-        for batch in tqdm(rows.iter(1000), total=-(-len(rows) // 1000), desc="tokenising", unit=" k rows", delay=3):
-            encoded = encode_examples(tokenizer, batch["question"], batch["answer"])
-            lengths.append(np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32))
-            writer.write_batch(encoded)
-        writer.finalize()
-    return datasets.Dataset.from_file(path), np.concatenate(lengths)
+    "Tokenise all rows in bounded memory; shows a bar."
+    def encode(batch: dict) -> dict:
+        encoded = encode_examples(tokenizer, batch["question"], batch["answer"])
+        return encoded | dict(length=[len(ids) for ids in encoded["input_ids"]])
+
+    target = scratch_file()
+    made = rows.map(encode, batched=True, remove_columns=rows.column_names, features=_TOKENS, desc="tokenising",
+                    cache_file_name=target, new_fingerprint=Path(target).parent.name)  # the tokenizer is not hashed
+    return made.select_columns(["input_ids", "labels"]), made.with_format("numpy")["length"][:]
 
 # %% ../nbs/25_data.ipynb #f25cf627
 def data_sha256(

@@ -9,7 +9,7 @@ __all__ = ['BREAKDOWNS', 'GUARD', 'PARTS', 'field_names', 'read_jsonl', 'first_f
 
 # %% ../nbs/62_evaluation.ipynb #3e791810
 import hashlib, json, math, re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from .config import (BUNDLED_CSV, InferenceConfig, InputError, ModelConfig,
                              use_korean_font)
 from .prompt import encode_examples, encode_prompt, format_prompt, render_prompt
 from .text import escape_markdown, open_text, regular_file
-from .statute import check_citations, citation_table, cited_articles
+from .statute import citation_table, cited_articles
 from .data import DataLoader, data_sha256
 from .bases import file_sha256
-from .model import InferenceModelManager, read_adapter_config, read_stats
+from .model import InferenceModelManager, read_adapter_config
+from .run_card import load_card
 from .inference import Answer, InferenceManager
 from .scoring import answer_log_probs, choice_log_probs
 from .metrics import (COUNTED, METRICS, Figure, compare_models, gold_articles,
@@ -130,14 +131,14 @@ def trained_on(
     model_path: str | Path,  # folder of a tuned model
 ) -> str | Path:  # the data set, unchanged since the training
     "The data set of a training; raises `InputError` where it is gone or changed: trained rows could be asked."
-    stats = read_stats(model_path)
-    if not stats: return BUNDLED_CSV
-    used = stats["config"]["training"]["csv_path"]
+    card = load_card(model_path)
+    if not card: return BUNDLED_CSV
+    used = card.config["training"]["csv_path"]
     changed = f"the data of {model_path} is gone or changed since the training; pass --eval_file"
     for path in (used, BUNDLED_CSV):
         try: digest = data_sha256(path)
         except InputError: continue
-        if digest == stats["data_sha256"]: return path
+        if digest == card.data_sha256: return path
     raise InputError(f"csv_path = {used!r}: {changed}")
 
 # %% ../nbs/62_evaluation.ipynb #5e3aa4d7
@@ -182,13 +183,14 @@ def cache_key(
     model: InferenceModelManager,  # found, perhaps not loaded
     config: InferenceConfig | None = None,  # None: for log-probabilities, which hang on no setting
 ) -> str:  # 32 hexadecimal digits
-    "A digest of weights, rendered prompt, settings and engine."
+    "A digest of weights, rendered prompt, settings, engine, and of what is kept of an answer."
     base, adapter = model.base, {}
     if model.has_adapter:
         adapter = {n: file_sha256(Path(model.model_path) / n) for n in ("adapter_model.safetensors", "adapter_config.json")}
     tokenizer = AutoTokenizer.from_pretrained(model.model_path if model.has_adapter else base.source)
     parts = dict(adapter=adapter, base=base.fingerprint, bits=(base.config.load_in_8bit, base.config.load_in_4bit),
                  dtype=str(base.dtype), device=base.device, engine="hf", settings=config and _acting(config),
+                 kept=[f.name for f in fields(Answer)],
                  prompt=render_prompt(tokenizer, format_prompt("?"), add_generation_prompt=True))
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -243,9 +245,9 @@ def answers(self: AskedModel,
     cache = self.cache(config)
     missing = [q for q in dict.fromkeys(questions) if cache.get(q) is None]
     def keep(k: int, a: Answer) -> None:
-        cache.add(dict(text=a.text, num_tokens=a.num_tokens, seconds=a.seconds, stopped=a.stopped), missing[k])
+        cache.add(dict(text=a.text, num_tokens=a.num_tokens, seconds=a.seconds, finish_reason=a.finish_reason), missing[k])
     if missing: self.manager(config).batch(missing, on_answer=keep)
-    return [Answer(question=q, citations=check_citations(cache.get(q)["text"]), **cache.get(q)) for q in questions]
+    return [Answer(q, **cache.get(q)) for q in questions]
 
 # %% ../nbs/62_evaluation.ipynb #797526bf
 @patch

@@ -232,9 +232,11 @@ def _named(names: tuple[str, ...], columns: tuple[str, ...], where: str) -> list
 # %% ../nbs/20_files.ipynb #63fe9887
 def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     "Rows of a CSV or TSV file."
-    with open_text(path) as f: layout = find_layout(_head(_Lines(f, path.name)), path.suffix.lower(), columns, path.name)
-    names, question = _named(layout.names, columns, f"{path.name} line 1"), map_columns(layout.names).get("question", "")
     with open_text(path) as f:
+        start = f.tell()
+        layout = find_layout(_head(_Lines(f, path.name)), path.suffix.lower(), columns, path.name)
+        names, question = _named(layout.names, columns, f"{path.name} line 1"), map_columns(layout.names).get("question", "")
+        f.seek(start)
         lines, first, mixed, ends = _Lines(f, path.name), None, False, set()
         for k, (line, cells, odd) in enumerate(_records(lines, layout.delimiter)):
             ends.add(lines.end)

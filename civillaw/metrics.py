@@ -143,7 +143,7 @@ def _answer_parts(answer: Answer, row: dict) -> dict[str, tuple[float, float]]:
     text, gold, cited = answer.text, gold_articles(row), set(cited_articles(answer.text))
     states, hits = [c.state for c in check_citations(text) if c.state != OTHER_ACT], len(cited & gold)
     means = dict(character_f1=character_f1(text, row["answer"]), chrf=chrf(text, row["answer"]),
-                 rouge_l=rouge_l(text, row["answer"]), cites_rate=bool(cited), stop_rate=answer.stopped,
+                 rouge_l=rouge_l(text, row["answer"]), cites_rate=bool(cited), stop_rate=answer.finish_reason == "stop",
                  loop_rate=has_loop(text), repetition=repetition(text), language_switch=language_switch(text),
                  length_chars=len(text))
     return {k: (v, 1) for k, v in means.items()} | dict(

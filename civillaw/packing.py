@@ -108,7 +108,7 @@ class SegmentPlan:
 # %% ../nbs/40_packing.ipynb #f6db8999
 @patch
 def _add(self: SegmentPlan, first: int, shared: int, own: list[tuple[int, int]]) -> None:
-    "SegmentPlans (start, length), longest first, after a prefix that is not computed here."
+    "Segments (start, length), longest first, after a prefix that is not computed here."
     longest, keys_first, heads = own[0][1], self._key_slots, torch.arange(self.kv_heads)
     columns = torch.cat([torch.arange(first, first + shared).expand(len(own), -1),
                          torch.stack([s + torch.arange(longest).clamp(max=n - 1) for s, n in own])], 1)

@@ -28,7 +28,7 @@ from .data import DataLoader
 from .model import ModelManager
 from .plan import config_shape
 from .packing import PackedCollator
-from .trainer import CustomTrainer, LengthSorted, set_up_batching
+from .trainer import CustomTrainer, LengthSorted, build_trainer
 from .benchmark import training_flops
 
 # %% ../nbs/71_peers.ipynb #0dec0765
@@ -129,10 +129,8 @@ def _arguments(run: PeerRun, setting: PeerSetting, folder: str, device: str) -> 
 
 def _our_trainer(run: PeerRun, setting: PeerSetting, manager: ModelManager, folder: str, data) -> CustomTrainer:
     "This library's trainer."
-    model, _ = manager.load()
-    rows = set_up_batching(manager)
-    args = _arguments(run, setting, folder, manager.device) | dict(bf16=rows.autocast, remove_unused_columns=False)
-    return _InOrder(model=model, args=TrainingArguments(**args), train_dataset=data, data_collator=rows.collator)
+    common = _arguments(run, setting, folder, manager.device) | dict(remove_unused_columns=False)
+    return build_trainer(manager, lambda autocast: TrainingArguments(**common | dict(bf16=autocast)), data, kind=_InOrder)
 
 # %% ../nbs/71_peers.ipynb #ad51ad70
 def _trl_trainer(run: PeerRun, setting: PeerSetting, manager: ModelManager, folder: str, data):

@@ -9,6 +9,7 @@ __all__ = ['scratch_file', 'load_table']
 import atexit, json, re, shutil, tempfile
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -72,18 +73,30 @@ def _all_columns(path: str | Path, columns: tuple[str, ...], known: list[str]) -
     return list(found)
 
 # %% ../nbs/21_table.ipynb #8dc6b956
+def _through_first(rows: Iterator[Row]) -> list[Row]:
+    "The rows up to the first that is not blank."
+    ahead = []
+    for row in rows:
+        ahead.append(row)
+        if row.cells: break
+    return ahead
+
+
 def load_table(
     path: str | Path = BUNDLED_CSV,  # as for `iter_rows`
     columns: tuple[str, ...] = ("question", "answer"),  # columns that must be there
 ) -> tuple[datasets.Dataset, list[tuple[int, str, str]]]:  # the table, and (line, code, detail) of what was passed over
     "All rows of a file as a memory-mapped table; raises `InputError` at the first line that cannot be read."
-    first = next((_writable(r) for r in iter_rows(path, columns) if r.cells), {})
-    known = [c for c in dict.fromkeys([*columns, *first]) if c not in ("line", "notes")]
+    rows = iter_rows(path, columns)
+    ahead = _through_first(rows)
+    known = [c for c in dict.fromkeys([*columns, *_writable(ahead[-1])]) if c not in ("line", "notes")]
+    rows = chain(ahead, rows)
     while True:
         target = scratch_file()
-        try: blank = _write(tqdm(iter_rows(path, columns), desc="reading", unit=" rows", delay=3), known, target)
+        try: blank = _write(tqdm(rows, desc="reading", unit=" rows", delay=3), known, target)
         except _NewColumns:
             known = _all_columns(path, columns, known)
             require(len(known) <= 1000, str(path), len(known), "columns in all its rows; keep the ones that are needed")
+            rows = iter_rows(path, columns)
             continue
         return datasets.Dataset.from_file(target), blank

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AnswerCollator', 'answer_loss', 'batch_loss', 'Batching', 'set_up_batching', 'LengthSorted', 'CustomTrainer',
-           'time_training']
+           'build_trainer', 'time_training']
 
 # %% ../nbs/46_trainer.ipynb #t46impor
 import math, time
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from peft.optimizers import create_loraplus_optimizer
 from fastcore.basics import patch
+from transformers import TrainerCallback, TrainingArguments
 
 # %% ../nbs/46_trainer.ipynb #0349244d
 class AnswerCollator:
@@ -217,6 +218,24 @@ def _sums(self: CustomTrainer, model, batch: dict) -> torch.Tensor:
     "The same without a second try."
     with torch.no_grad(), self.accelerator.autocast():
         return sum(torch.stack([x.double() for x in batch_loss(model, self._prepare_inputs(part))]) for part in self.micro_batches(batch))
+
+# %% ../nbs/46_trainer.ipynb #t46buil2
+def build_trainer(
+    manager: ModelManager,  # whose base is loaded here
+    arguments: Callable[[bool], TrainingArguments],  # told whether products run in mixed precision
+    examples,  # the training part, tokenised
+    held_out=None,  # the validation part, tokenised
+    shared_prefix: bool = True,  # use rows with a shared prefix where the base allows
+    callbacks: list[TrainerCallback] = (),  # beside those of transformers
+    kind: type[CustomTrainer] = CustomTrainer,  # for another order of the examples
+) -> CustomTrainer:  # with `batching`
+    "Load a base with adapters, choose how its examples become batches, and make the trainer."
+    model, _ = manager.load()
+    batching = set_up_batching(manager, shared_prefix)
+    trainer = kind(model=model, args=arguments(batching.autocast), train_dataset=examples, eval_dataset=held_out,
+                   data_collator=batching.collator, callbacks=[*callbacks])
+    trainer.batching = batching
+    return trainer
 
 # %% ../nbs/46_trainer.ipynb #352dbc2d
 def _mean_seconds(work: Callable, batches: list, clock: Callable) -> float:

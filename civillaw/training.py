@@ -6,7 +6,7 @@
 __all__ = ['preflight', 'LogToFile', 'ProgressBar', 'Replanner', 'training_arguments', 'TrainingManager']
 
 # %% ../nbs/47_training.ipynb #36b6bd4e
-import json, math, os, platform, shutil, sys, time
+import math, os, platform, shutil, sys, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,17 +16,16 @@ from .config import (STATUTE_DATE, InputError, LoRAConfig, ModelConfig,
                              SystemConfig, TrainingConfig, logger, require, start_log,
                              stop_log)
 from .prompt import end_of_turn_id
-from .text import write_text
 from .machine import (PACKAGES, check_gpu_memory, keep_freed_memory, machine_info,
                               package_version, peak_mb, windows_memory_warning)
 from .data import DataLoader, data_sha256
 from .model import ModelManager
 from .plan import config_shape, memory_parts, weight_format
 from .checkpoints import check_output_dir, last_checkpoint, lock_output_dir
-from .run_card import code_sha256, template_sha256, write_card
+from .run_card import RunCard, code_sha256, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, is_due, plan_steps, read_schedule,
                                replan, schedule_text, too_slow, write_schedule)
-from .trainer import CustomTrainer, set_up_batching, time_training
+from .trainer import CustomTrainer, build_trainer, time_training
 
 import torch
 from fastcore.basics import patch
@@ -213,7 +212,7 @@ class TrainingManager:
         require(not no_half, "torch_dtype", "float16", "needs a GPU; use auto or float32 on a CPU")
         try: training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]))
         except ValueError as e: raise InputError(f"training settings: {str(e).splitlines()[0]}") from e
-        self.trainer, self.rows, self.plan, self.stats = None, None, None, {}
+        self.trainer, self.plan, self.card = None, None, None
         self.clock = time.perf_counter  # by which minutes are counted
 
 # %% ../nbs/47_training.ipynb #1ad4c907
@@ -229,15 +228,11 @@ def _check_resumed_minutes(self: TrainingManager) -> None:
 def prepare(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> CustomTrainer:
     "Load the base, add adapters, and build the trainer."
     set_seed(self.config.seed)
-    self.manager.load()
-    self.rows = set_up_batching(self.manager, self.config.shared_prefix)
-    args = training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]), self.rows.autocast)
-    patience = ([EarlyStoppingCallback(self.config.early_stopping_patience)]
-                if self.config.early_stopping_patience else [])
-    self.trainer = CustomTrainer(model=self.manager.model, args=args, train_dataset=self.dataset["train"],
-                                 eval_dataset=self.dataset["validation"],
-                                 data_collator=self.rows.collator,
-                                 callbacks=[LogToFile(), *patience, *callbacks])
+    parts, patience = self.dataset, self.config.early_stopping_patience
+    early = [EarlyStoppingCallback(patience)] if patience else []
+    self.trainer = build_trainer(
+        self.manager, lambda autocast: training_arguments(self.config, self.system, self.manager, len(parts["train"]), autocast),
+        parts["train"], parts["validation"], self.config.shared_prefix, [LogToFile(), *early, *callbacks])
     self.trainer.loraplus_lr_ratio = self.config.loraplus_lr_ratio
     self.plan = self._planned()
     if self.trainer.pop_callback(ProgressCallback):
@@ -253,7 +248,7 @@ def _planned(self: TrainingManager) -> dict | None:
     held = weight_format(self.model_config, str(self.manager.dtype).removeprefix("torch."))
     parts = memory_parts(shape, held, self.config.gradient_checkpointing, self.config.batch_size,
                          max(map(len, self.dataset["train"]["input_ids"])), self.lora_config.r,
-                         not self.rows.padded_because, dropout=self.lora_config.lora_dropout > 0)
+                         not self.trainer.batching.padded_because, dropout=self.lora_config.lora_dropout > 0)
     return dict(total_gb=round(sum(parts.values()), 3), parts=parts)
 
 # %% ../nbs/47_training.ipynb #1fc51bbb
@@ -285,8 +280,8 @@ def follow(self: TrainingManager,
 
 # %% ../nbs/47_training.ipynb #7b6a84c5
 @patch
-def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> dict:
-    "Train, keep the best adapter, save it with `training_stats.json`; returns the statistics."
+def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCard:
+    "Train, keep the best adapter, save it with its card."
     with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"):
         self.prepare(callbacks)
         last = last_checkpoint(self.output_dir) if self.config.resume else None
@@ -294,10 +289,10 @@ def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> dict:
         self._announce(log, int(last.name[11:]) if last else 0)
         start = self.clock()
         self.trainer.train(resume_from_checkpoint=last and str(last))
-        self.stats = self._statistics(self.clock() - start)
+        self.card = self._fill_card(self.clock() - start)
         if self.trainer.is_world_process_zero(): self.save()
         self.trainer.accelerator.wait_for_everyone()
-    return self.stats
+    return self.card
 
 # %% ../nbs/47_training.ipynb #534c9d88
 @patch
@@ -334,7 +329,7 @@ def _announce(self: TrainingManager, log: Path | None, done: int) -> None:
     said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts} examples",
             *(f"line {line}: over max_length, dropped" for line in self.loader.dropped),
             f"first answer with loss: {self.learned[0]!r}",
-            f"padded batches: {self.rows.padded_because}" if self.rows.padded_because else
+            f"padded batches: {self.trainer.batching.padded_because}" if self.trainer.batching.padded_because else
             "rows with a shared prefix: what the examples of a batch begin with is computed once",
             f"{schedule_text(self.trainer.schedule, done)}; on the {self.manager.device}, log: {log}"]
     slow = too_slow(self.trainer.schedule, round(len(self.dataset["train"]) / self.trainer.schedule.steps_per_epoch))
@@ -344,20 +339,20 @@ def _announce(self: TrainingManager, log: Path | None, done: int) -> None:
 
 # %% ../nbs/47_training.ipynb #7e0bc84a
 @patch
-def _statistics(self: TrainingManager, seconds: float) -> dict:
-    "What happened, for training_stats.json."
+def _fill_card(self: TrainingManager, seconds: float) -> RunCard:
+    "What happened."
     state, train = self.trainer.state, self.dataset["train"]
     losses = [dict(step=h["step"], loss=h["loss"], learning_rate=h["learning_rate"])
               for h in state.log_history if "loss" in h]
     evals = [dict(step=h["step"], loss=h["eval_loss"]) for h in state.log_history if "eval_loss" in h]
     best = min((e for e in evals if e["step"] > 0), key=lambda e: e["loss"])  # the base itself is no checkpoint
     epochs = state.epoch or 0
-    return dict(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
+    return RunCard(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
                 steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
                 tokens=round(epochs * sum(map(len, train["input_ids"]))),
                 answer_tokens=round(epochs * sum(l != -100 for ls in train["labels"] for l in ls)),
                 peak_memory_mb=peak_mb(),
-                device=self.manager.device, padded_because=self.rows.padded_because,
+                device=self.manager.device, padded_because=self.trainer.batching.padded_because,
                 micro_batch_size=self.trainer.micro_batch_size, first_eval_loss=evals[0]["loss"],
                 best_eval_loss=best["loss"], best_step=best["step"], loss_history=losses, eval_history=evals,
                 examples={k: len(v) for k, v in self.dataset.items()}, dropped_lines=self.loader.dropped,
@@ -379,8 +374,7 @@ def save(self: TrainingManager) -> Path:
     staged = self.output_dir / "checkpoints" / "final"
     self.manager.save(staged)
     (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
-    write_text(self.output_dir / "training_stats.json", json.dumps(self.stats, ensure_ascii=False, indent=1))
-    write_card(self.output_dir, self.stats)
+    self.card.save(self.output_dir)
     for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
         os.replace(path, self.output_dir / path.name)
     checkpoints = self.output_dir / "checkpoints"
