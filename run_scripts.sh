@@ -19,7 +19,7 @@ Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options
   check_system  this machine: Python, packages, CPU, GPU, disk, and what it can train
   bases         embedded base models, and which of them were fetched
   check_csv     read a file of questions and answers and report its faults by line
-  plan          the memory that a training needs, before anything is downloaded
+  plan          the memory that training needs, before anything is downloaded
   train         train an adapter
   chat          talk with the trained model in the terminal
   ask           one question, one answer

@@ -18,14 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from execnb.nbio import read_nb
-from nbdev.frontmatter import FrontmatterProc
-from nbdev.process import NBProcessor, extract_directives
+import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
+from cells import BIN, NEEDED, ROOT, abilities, answers, imports_of, notebooks, why_left_out
+
 ASSERTION = re.compile(r"\bassert\b|(?<!def )\btest_\w+\(")
-MISSING = {"cuda": "no CUDA GPU", "browser": "no chromium"}
 RUNNING = set()  # commands under way, ended when the run is interrupted
 
 
@@ -108,8 +105,23 @@ def check_export(env):
                 "differs from its notebook, run nbdev_export")
 
 
+def check_names(env):
+    "No module uses a name that only its notebook's namespace has, or imports one that it does not use."
+    run([BIN / "ruff", "check", "--no-cache", "--quiet", "--isolated", "--select", "F401,F821,F841", "--per-file-ignores",
+         "__init__.py:F401", "civillaw", ".ci"], env)
+
+
+def check_order():
+    "A notebook imports from lower numbers only, in its tests too."
+    number = {module: path.name for path in notebooks() for module, _ in [imports_of(path)] if module}
+    upward = [f"{path.name} imports {number[name]}" for path in notebooks() for name in imports_of(path)[1]
+              if number.get(name, "") > path.name]
+    if upward:
+        raise CheckFailed("\n".join(upward))
+
+
 def check_import(module, env):
-    "The module works without its notebook's namespace and without the development packages."
+    "The module can be imported without the development packages."
     run([sys.executable, ROOT / ".ci/import_module.py", module], env)
 
 
@@ -171,54 +183,20 @@ def check_unchanged(before):
         raise CheckFailed("differs from before the checks:\n" + "\n".join(sorted(changed)))
 
 
-# ---- which cells can run ---------------------------------------------------------------------------------------------
-
-def notebooks():
-    hidden = re.compile(r"^[_.]")
-    paths = sorted((ROOT / "nbs").rglob("*.ipynb"))
-    return [p for p in paths if not any(hidden.match(part) for part in p.relative_to(ROOT / "nbs").parts)]
-
-
-def not_executed(path):
-    front = getattr(NBProcessor(path, procs=FrontmatterProc, process=True).nb, "frontmatter_", {})
-    return str(front.get("skip_exec", False)).lower() == "true"
-
+# ---- what there is to count ------------------------------------------------------------------------------------------
 
 def survey(path, able):
-    "How many test cells of a notebook run here, and a line for each cell that does not."
-    name, tests, skipped = path.relative_to(ROOT).as_posix(), 0, []
-    if not_executed(path):
-        return 0, [f"{name}: not executed (skip_exec), its outputs are stored"]
-    for number, cell in enumerate(read_nb(path).cells):
-        flags = extract_directives(cell) if cell.cell_type == "code" else None
-        if flags is None or "nbdev_export(" in cell.source:
+    "How many test cells of a notebook run here, and a line for each that does not."
+    tests, skipped = 0, []
+    for number, cell in enumerate(nbformat.read(path, 4).cells):
+        if cell.cell_type != "code" or not ASSERTION.search(cell.source):
             continue
-        has_test = bool(ASSERTION.search(cell.source))
-        reasons = [why for flag, why in MISSING.items() if flag in flags and flag not in able]
-        if has_test and flags.get("eval:", [""])[0].lower() == "false":
-            reasons.append("eval: false")
-        if reasons:
-            first_line = next(iter(cell.source.strip().splitlines()), "")
-            skipped.append(f"{name} cell {number} ({', '.join(reasons)}): {first_line[:80]}")
-        tests += has_test and not reasons
+        why = why_left_out(cell, able)
+        tests += not why
+        if why and why != "export":
+            first_line = next((l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")), "")
+            skipped.append(f"{path.relative_to(ROOT).as_posix()} cell {number} ({NEEDED.get(why, why)}): {first_line[:80]}")
     return tests, skipped
-
-
-def answers(*command):
-    try:
-        return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def abilities():
-    "The test flags that this machine can serve."
-    able = ["slow"]
-    if answers("chromium", "--version"):
-        able.append("browser")
-    if answers(sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"):
-        able.append("cuda")
-    return able
 
 
 # ---- running and counting --------------------------------------------------------------------------------------------
@@ -274,6 +252,8 @@ def main():
     report.check("nbdev_clean leaves the notebooks unchanged", check_clean, env)
     report.check("nbdev_export leaves the package unchanged", check_export, env)
     report.check("README.md is current", check_readme, env)
+    report.check("ruff: undefined and unused names", check_names, env)
+    report.check("notebooks import from lower numbers only", check_order)
     report.check("run_scripts.sh: help screen, unknown command", check_help, env)
     with ThreadPoolExecutor(args.workers) as pool:
         for module in modules:
@@ -282,9 +262,8 @@ def main():
     with ThreadPoolExecutor(args.workers) as pool:
         # The high numbers are the heavy ones; begun first, they leave the light ones to fill the other core at the end.
         for path, (tests, _) in reversed(surveys.items()):
-            if not not_executed(path):
-                pool.submit(report.check, path.relative_to(ROOT).as_posix(), check_notebook, path, args.slow, able, env,
-                            3600 * 3 if args.slow else 1500, counts=max(1, tests))
+            pool.submit(report.check, path.relative_to(ROOT).as_posix(), check_notebook, path, args.slow, able, env,
+                        3600 * 3 if args.slow else 1500, counts=max(1, tests))
     if in_git:
         report.check("the checks leave the checkout unchanged", check_unchanged, before)
     else:

@@ -20,7 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from checks import ROOT, abilities, not_executed, notebooks
+from cells import ROOT, abilities, flags_of, notebooks, why_left_out
 
 UNITS = r"(?:m?s|min|minutes?|seconds?|[kMG]i?B|GFLOP/s|GB/s|MB/s|(?:tokens?|rows?|examples?|characters|steps?)/s)"
 MASKS = [
@@ -34,24 +34,6 @@ MASKS = [
 ]
 SHOWN = ("text/markdown", "text/html", "text/plain")  # of an output the first that it has
 TAGS = re.compile(r"<style.*?</style>|<script.*?</script>|<[^>]*>", re.S)
-
-
-def flags_of(cell):
-    "The words of the `#|` lines that open a cell."
-    return {line[2:].split(":")[0].strip() for line in cell.source.splitlines() if line.startswith("#|")}
-
-
-def why_left_out(cell, able, slow):
-    "Why a cell is not run here; empty where it is."
-    flags = flags_of(cell)
-    if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
-        return "eval: false"
-    if "nbdev_export(" in cell.source:
-        return "export"
-    for flag in ("cuda", "browser"):
-        if flag in flags and flag not in able:
-            return flag
-    return "slow" if "slow" in flags and not slow else ""
 
 
 def run(notebook, able, slow, folder):
@@ -142,7 +124,7 @@ def main():
     if not args.slow:
         os.environ.setdefault("CIVILLAW_TESTS", "short")
     able, failed = abilities() if args.able is None else args.able, 0
-    for path in args.notebooks or [p for p in notebooks() if not not_executed(p)]:
+    for path in args.notebooks or notebooks():
         stored, fresh = nbformat.read(path, 4), nbformat.read(path, 4)
         try:
             left_out = run(fresh, able, with_slow, str(path.resolve().parent))

@@ -61,7 +61,7 @@ def _first_batches(manager: ModelManager, csv_path: str | Path, count: int, batc
                    ) -> tuple[CustomTrainer, list[dict], list[dict]]:
     "The trainer that `civillaw train` would have for the first rows of a file, these examples, and their batches."
     rows = DataLoader(csv_path).split()["train"]
-    require(len(rows) >= count, "passes", count // batch_size - 1, f"needs {count} training rows, {csv_path} has {len(rows)}")
+    require(len(rows) >= count, "csv_path", str(csv_path), f"has {len(rows)} training rows, {count} are needed")
     encoded = encode_examples(manager.load_tokenizer(), rows["question"][:count], rows["answer"][:count])
     examples = [dict(zip(encoded, values)) for values in zip(*encoded.values())]
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ def _timed_pass(trainer: CustomTrainer, batch: dict) -> tuple[float, float]:
 
 # %% ../nbs/70_benchmark.ipynb #1e67b286
 def benchmark_training(
-    model_config: ModelConfig | None = None,  # which base, in which numbers
+    model_config: ModelConfig | None = None,  # which base, in which dtype
     lora_config: LoRAConfig | None = None,  # the adapters
     csv_path: str | Path = BUNDLED_CSV,  # the data
     batch_size: int = 4,  # examples a pass
@@ -116,7 +116,7 @@ OPERATORS = {"matrix products": ("mm", "addmm"), "batched products of attention"
 
 
 def profile_training(
-    model_config: ModelConfig | None = None,  # which base, in which numbers
+    model_config: ModelConfig | None = None,  # which base, in which dtype
     csv_path: str | Path = BUNDLED_CSV,  # the data
     batch_size: int = 8,  # examples of the pass
     cache_dir: str | Path | None = None,  # folder of embedded bases
@@ -136,7 +136,7 @@ def profile_training(
 def benchmark_inference(
     model_path: str | Path | None = None,  # folder of a tuned model; None: the untuned base
     config: InferenceConfig | None = None,  # length of the answers
-    model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
+    model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
     questions: int = 8,  # asked alone and side by side
     cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> dict:  # speed alone and in a batch, first piece, limit

@@ -66,7 +66,7 @@ class CsvInput:
     "The file to check."
     csv_path: str = setting(str(BUNDLED_CSV), "file of questions and answers: .csv, .tsv, .jsonl, .xlsx or .parquet, or a "
                             "data set of the hub by name")
-    fix_to: str = setting("", "write a mended copy to this new .csv, .tsv or .jsonl")
+    fix_to: str = setting("", "write a repaired copy to this new .csv, .tsv or .jsonl")
     model_name: str = setting("", "measure rows in tokens of this base; empty: the default one, where it was fetched",
                               ("--base_model",))
     max_length: int = setting(1024, "longest prompt with answer, in tokens")
@@ -240,7 +240,7 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
 
 # %% ../nbs/80_cli.ipynb #47ac5f48
 def run_plan(data: PlanInput, output: Output) -> dict:
-    "The memory that a training needs, before anything is downloaded."
+    "The memory that training needs, before anything is downloaded."
     plan = plan_memory(data.model_name, data.vram_gb, data.batch_size, data.tokens, data.r)
     show(plan)
     return plan.as_dict()
@@ -290,7 +290,7 @@ def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig
 def choice_figures(
     model_path: str | Path,  # folder of a tuned model
     data: EvaluationInput,  # files and numbers
-    model_config: ModelConfig | None,  # numbers and device; None: bits as trained
+    model_config: ModelConfig | None,  # dtype, bits and device; None: bits as trained
     cache_dir: Path,  # of embedded model and answers
 ) -> dict[str, dict[str, ChoiceFigures]]:  # by `statements` and `statute`, where they are asked for
     "Figures on statements and on questions made from the table of articles."
@@ -374,7 +374,8 @@ def same_training(
     "Whether a folder holds a finished model of the same settings and data."
     card = load_card(output_dir)
     finished = card is not None and (Path(output_dir) / "adapter_config.json").is_file()
-    return finished and card.is_run_of(configs, data_sha256(configs[2].csv_path))
+    return (finished and card.is_run_of(configs, card.data_sha256)  # the file is read where all else is the same
+            and card.data_sha256 == data_sha256(configs[2].csv_path))
 
 # %% ../nbs/80_cli.ipynb #6dba87ed
 def plan_text(
@@ -498,7 +499,7 @@ COMMANDS = dict(
     check_system=Command(run_check_system, (Output,), "this machine and what it can train"),
     bases=Command(run_bases, (SystemConfig, Output), "embedded bases, and which of them were fetched"),
     check_csv=Command(run_check_csv, (CsvInput, Output), "faults of a file of questions and answers, by line"),
-    plan=Command(run_plan, (PlanInput, Output), "the memory a training needs, before any download"),
+    plan=Command(run_plan, (PlanInput, Output), "the memory that training needs, before any download"),
     train=Command(run_train, (*_train, Output), "train adapters on a file of questions and answers"),
     chat=Command(run_chat, (InferenceConfig, SystemConfig), "talk with the tuned model in the terminal"),
     ask=Command(run_ask, (AskInput, InferenceConfig, SystemConfig, Output),

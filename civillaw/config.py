@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'BUNDLED_CSV', 'DEFAULT_BASE', 'SMALL_BASE', 'STATUTE_DATE', 'STATUTE_NUMBER', 'LOSS_CHUNK_TOKENS',
-           'LINEAR_LAYERS', 'CONFIG_CLASSES', 'logger', 'InputError', 'require', 'setting', 'ModelConfig', 'LoRAConfig',
-           'TrainingConfig', 'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs', 'recipe_of',
-           'default_inference_settings', 'LogFile', 'start_log', 'stop_log', 'use_korean_font']
+           'LINEAR_LAYERS', 'CONFIG_CLASSES', 'logger', 'InputError', 'require', 'Settings', 'setting', 'ModelConfig',
+           'LoRAConfig', 'TrainingConfig', 'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs',
+           'recipe_of', 'default_inference_settings', 'LogFile', 'start_log', 'stop_log', 'use_korean_font']
 
 # %% ../nbs/00_config.ipynb #10c65168
 import copy, difflib, importlib.util, logging, os, time
@@ -16,10 +16,11 @@ from pathlib import Path
 
 import yaml
 from platformdirs import user_cache_dir
+from fastcore.basics import patch
 
 # %% ../nbs/00_config.ipynb #a8148754
 class InputError(ValueError):
-    "The call or its input is wrong; the message names what is at fault and how to mend it."
+    "The call or its input is wrong; the message names what is at fault and the way out."
 
 
 def require(
@@ -42,6 +43,13 @@ LOSS_CHUNK_TOKENS = 256  # answer tokens whose logits are held at once; `40_pack
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing is sent unasked; read when transformers is imported
 
 # %% ../nbs/00_config.ipynb #e8d67915
+class Settings:
+    "A dataclass that is checked as soon as it is made; `check` raises `InputError` naming the field."
+    def __post_init__(self): self.check()
+
+    def check(self) -> None: pass
+
+
 def setting(
     default: object,  # the default; a list is copied for each instance
     help: str,  # one line for docs and command line
@@ -54,8 +62,8 @@ def setting(
 
 # %% ../nbs/00_config.ipynb #5b677d24
 @dataclass
-class ModelConfig:
-    "Which base model, how long a text may be, and in which numbers it is held."
+class ModelConfig(Settings):
+    "Which base model, how long a text may be, and in which dtype it is held."
     model_name: str = setting(DEFAULT_BASE, "base model: an embedded one (see civillaw bases), a hub name or a folder",
                               ("--base_model",))
     max_length: int = setting(1024, "longest prompt with answer, in tokens")
@@ -64,7 +72,7 @@ class ModelConfig:
     load_in_4bit: bool = setting(False, "hold the base in 4 bits (bitsandbytes NF4, double quantisation)")
     device: str = setting("auto", "auto, cpu or cuda; auto is cuda where a GPU is")
 
-    def __post_init__(self):
+    def check(self) -> None:
         require(bool(self.model_name), "model_name", self.model_name, "name a hub model or a folder")
         require(self.max_length >= 64, "max_length", self.max_length,
                 "must be 64 or more: the system prompt alone needs that")
@@ -79,7 +87,7 @@ LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 # %% ../nbs/00_config.ipynb #f3909460
 @dataclass
-class LoRAConfig:
+class LoRAConfig(Settings):
     "Low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685) and their variants, made by peft."
     r: int = setting(16, "rank of the adapters")
     lora_alpha: int = setting(32, "scale: the update is multiplied by lora_alpha / r")
@@ -90,7 +98,7 @@ class LoRAConfig:
     init_lora_weights: str = setting("default", "first values: default (A random, B zero), gaussian, or pissa (the largest "
                                      "singular vectors of each weight, Meng et al. 2024, arXiv 2404.02948)")
 
-    def __post_init__(self):
+    def check(self) -> None:
         require(self.r >= 1, "r", self.r, "must be 1 or more")
         require(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "must be above 0")
         require(0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "must be 0 or more and below 1")
@@ -102,7 +110,7 @@ class LoRAConfig:
 
 # %% ../nbs/00_config.ipynb #b5b5e2e2
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Settings):
     "What to train on, for how long, and where the result goes."
     csv_path: str = setting(str(BUNDLED_CSV), "questions and answers to train on")
     output_dir: str = setting("./fine_tuned_model", "folder for the tuned model")
@@ -131,26 +139,28 @@ class TrainingConfig:
     report_to: str = setting("none", "tracker of transformers, such as tensorboard; none sends nothing anywhere")
     seed: int = setting(42, "seed of order, dropout and adapters")
 
-    def __post_init__(self):
-        for name in ("batch_size", "gradient_accumulation_steps", "evals_per_epoch"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be above 0, such as 2e-4")
-        require(self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "must be above 0")
-        require(self.max_steps == -1 or self.max_steps > 0, "max_steps", self.max_steps,
-                "must be 1 or more, or -1 for all epochs")
-        require(0 <= self.minutes < float("inf"), "minutes", self.minutes, "must be 0 or more, such as 20")
-        for name in ("weight_decay", "max_grad_norm"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
-        require(self.loraplus_lr_ratio == 0 or self.loraplus_lr_ratio >= 1, "loraplus_lr_ratio", self.loraplus_lr_ratio,
-                "must be 1 or more, or 0 for one rate")
-        require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
-        require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
-        require(self.early_stopping_patience >= 0, "early_stopping_patience", self.early_stopping_patience,
-                "must be 0 or more")
+# %% ../nbs/00_config.ipynb #c00check
+@patch
+def check(self: TrainingConfig) -> None:
+    for name in ("batch_size", "gradient_accumulation_steps", "evals_per_epoch"):
+        require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
+    require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be above 0, such as 2e-4")
+    require(self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "must be above 0")
+    require(self.max_steps == -1 or self.max_steps > 0, "max_steps", self.max_steps,
+            "must be 1 or more, or -1 for all epochs")
+    require(0 <= self.minutes < float("inf"), "minutes", self.minutes, "must be 0 or more, such as 20")
+    for name in ("weight_decay", "max_grad_norm"):
+        require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
+    require(self.loraplus_lr_ratio == 0 or self.loraplus_lr_ratio >= 1, "loraplus_lr_ratio", self.loraplus_lr_ratio,
+            "must be 1 or more, or 0 for one rate")
+    require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
+    require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
+    require(self.early_stopping_patience >= 0, "early_stopping_patience", self.early_stopping_patience,
+            "must be 0 or more")
 
 # %% ../nbs/00_config.ipynb #cec377e6
 @dataclass
-class InferenceConfig:
+class InferenceConfig(Settings):
     "Which tuned model answers, and how its words are chosen."
     model_path: str = setting("./fine_tuned_model", "folder of the tuned model")
     max_new_tokens: int = setting(320, "longest answer, in tokens")
@@ -165,7 +175,7 @@ class InferenceConfig:
     merge_adapter: bool = setting(True, "add the adapter into the base for answering, where both give the same answers")
     seed: int = setting(42, "seed of the draw, with do_sample")
 
-    def __post_init__(self):
+    def check(self) -> None:
         for name in ("max_new_tokens", "answer_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
         require(self.temperature > 0, "temperature", self.temperature,
@@ -177,14 +187,14 @@ class InferenceConfig:
 
 # %% ../nbs/00_config.ipynb #d90f7692
 @dataclass
-class SystemConfig:
+class SystemConfig(Settings):
     "Folders, logs and workers."
     log_dir: str = setting("./logs", "folder for training_YYYYMMDD_HHMMSS.log and inference_YYYYMMDD_HHMMSS.log")
     cache_dir: str = setting("", "folder for embedded bases; empty: the user's cache folder")
     dataloader_num_workers: int = setting(0, "processes that prepare batches; 0: the training process itself")
     pin_memory: bool = setting(True, "page-locked memory for copies to a GPU")
 
-    def __post_init__(self):
+    def check(self) -> None:
         require(self.dataloader_num_workers >= 0, "dataloader_num_workers", self.dataloader_num_workers,
                 "must be 0 or more")
 

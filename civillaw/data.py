@@ -126,10 +126,11 @@ def tokenize_table(
         encoded = encode_examples(tokenizer, batch["question"], batch["answer"])
         return encoded | dict(length=[len(ids) for ids in encoded["input_ids"]])
 
+    if not len(rows): return datasets.Dataset.from_dict(dict(input_ids=[], labels=[])), np.zeros(0, dtype=np.int32)
     target = scratch_file()
     made = rows.map(encode, batched=True, remove_columns=rows.column_names, features=_TOKENS, desc="tokenising",
                     cache_file_name=target, new_fingerprint=Path(target).parent.name)  # the tokenizer is not hashed
-    return made.select_columns(["input_ids", "labels"]), made.with_format("numpy")["length"][:]
+    return made.select_columns(["input_ids", "labels"]), made.with_format("numpy")["length"][:].astype(np.int32)
 
 # %% ../nbs/25_data.ipynb #f25cf627
 def data_sha256(

@@ -137,7 +137,7 @@ def clusters(
 
 # %% ../nbs/22_duplicates.ipynb #c5bce852
 def _exact_pairs(texts: Sequence[str], threshold: float, frames: CommonShingles) -> UnionFind:
-    "UnionFind by an index from shingle to texts."
+    "Links by an index from shingle to texts."
     grams, index, links = frames.sets(texts), defaultdict(list), UnionFind(len(texts))
     for j, g in enumerate(grams):
         common = Counter(i for s in g for i in index[s])
@@ -197,7 +197,7 @@ class _Texts(list):
 
 
 def _hashed_links(texts: Sequence[str], threshold: float, frames: CommonShingles) -> UnionFind:
-    "UnionFind by MinHash: candidates of each band, compared exactly unless they are linked already."
+    "Links by MinHash: candidates of each band, compared exactly unless they are linked already."
     signed = [(minhash(block, frames), [len(t[:_COMPARED]) for t in block]) for block in _portions(texts, "signatures")]
     signatures, sizes = (np.concatenate(column) for column in zip(*signed))
     links, seen = UnionFind(len(texts)), np.empty(0, dtype=np.int64)
@@ -218,7 +218,7 @@ def similar_pairs(
     n: int = 4,  # characters a shingle
     share: float = 1.0,  # leave out shingles that stand in more than this share of the texts (see `CommonShingles`)
 ) -> list[tuple[int, int, float]]:  # links: indices i < j and their likeness, in order of j
-    "UnionFind between all texts with a likeness of `threshold` or more: exactly up to 2,000 short texts, else by MinHash."
+    "Links between all texts with a likeness of `threshold` or more: exactly up to 2,000 short texts, else by MinHash."
     frames = CommonShingles(texts, n, share)
     small = len(texts) <= _EXACT and sum(len(t[:_COMPARED]) for t in texts) <= _AT_ONCE
     if small: links = _exact_pairs(texts[:], threshold, frames)

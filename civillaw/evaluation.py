@@ -37,7 +37,7 @@ from .metrics import (COUNTED, METRICS, Figure, compare_models, gold_articles,
 def field_names(
     fields: list[str],  # such as `statement=text`: our name, theirs
 ) -> dict[str, str]:  # their names by ours
-    "The field names of a file of somebody else; raises `InputError` for what is no pair."
+    "The field names of a file of somebody else; raises `InputError` for what is not a pair."
     known = ("question", "answer", "gold_articles", "statement", "label", "rule", "category", "difficulty", "id")
     pairs = [f.partition("=") for f in fields]
     for ours, sign, theirs in pairs:
@@ -130,9 +130,10 @@ def held_out_rows(
 def trained_on(
     model_path: str | Path,  # folder of a tuned model
 ) -> str | Path:  # the data set, unchanged since the training
-    "The data set of a training; raises `InputError` where it is gone or changed: trained rows could be asked."
+    "The data set of a run; raises `InputError` where it is gone or changed: trained rows could be asked."
     card = load_card(model_path)
     if not card: return BUNDLED_CSV
+    require(bool(card.config), "model_path", str(model_path), "its card names no data; pass --eval_file")
     used = card.config["training"]["csv_path"]
     changed = f"the data of {model_path} is gone or changed since the training; pass --eval_file"
     for path in (used, BUNDLED_CSV):
@@ -199,7 +200,7 @@ class AskedModel:
     "A base or tuned model with what it said before; it is loaded when something is missing."
     def __init__(self,
         model_path: str | Path | None = None,  # folder of a tuned model; None: the base of `model_config`
-        model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
+        model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
         cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
         fresh: bool = False,  # ask anew
     ):
@@ -410,7 +411,7 @@ def with_guard(
 # %% ../nbs/62_evaluation.ipynb #58dc0288
 def models_of(
     model_path: str | Path,  # folder of a tuned model
-    model_config: ModelConfig | None = None,  # numbers and device; None: bits as trained
+    model_config: ModelConfig | None = None,  # dtype, bits and device; None: bits as trained
     cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
     fresh: bool = False,  # ask anew
 ) -> dict[str, AskedModel]:  # `base` and `tuned`
@@ -434,7 +435,7 @@ def evaluate(
     config: InferenceConfig | None = None,  # lengths and guards; None: greedy, 320 new tokens at most, the guard of its recipe
     eval_files: list[str] = (),  # files with `question` and `answer`; empty: the held-out parts of its data set
     max_questions: int = 0,  # questions a set at most; 0: all
-    model_config: ModelConfig | None = None,  # numbers and device
+    model_config: ModelConfig | None = None,  # dtype, bits and device
     cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
     loader: DataLoader | None = None,  # the data set, where it was read already
     fields: list[str] = (),  # field names of `eval_files`, such as `answer=reference`

@@ -109,7 +109,7 @@ def make_row(
                  for n, role in zip(found.values(), ("user", "assistant"))]
         try: taken, notes = _from_messages(sum(parts, []) if lists else values[chat])
         except (ValueError, TypeError, AttributeError, RecursionError):
-            raise InputError(f"line {line}: its messages are no list of role and content")
+            raise InputError(f"line {line}: its messages are not a list of role and content")
         used = {*found.values()} if lists else {chat}
     else:
         missing = [c for c in columns if c not in found]
@@ -281,7 +281,7 @@ def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             if not line.strip(): continue
             try: values = json.loads(line)
             except (ValueError, RecursionError) as e:
-                array = "; one array is no JSON lines: write an object a line" if number == 1 and line[0] == "[" else ""
+                array = "; one array is not JSON lines: write an object a line" if number == 1 and line[0] == "[" else ""
                 raise InputError(f"{path.name} line {number}: not JSON ({getattr(e, 'msg', type(e).__name__)}){array}")
             require(isinstance(values, dict), f"{path.name} line {number}", line[:40].strip(), "must be a JSON object")
             try: yield make_row(number, values, columns)

@@ -35,7 +35,7 @@ class Answer:
     "An answer, why it ended, and the articles that it cites."
     question: str
     text: str
-    finish_reason: str = "stop"  # stop: by the model; length: at max_new_tokens; abort: by its reader
+    finish_reason: str = "stop"  # stop: by the model; length: at max_new_tokens; abort: by its reader or an error
     num_tokens: int = 0  # written by the model, the turn end among them
     seconds: float = 0.0
     dropped: int = 0  # earlier questions of a conversation that did not fit into the window
@@ -117,7 +117,7 @@ class InferenceManager:
     def __init__(self,
         model_path: str | Path | None = None,  # folder of a tuned model; None: the base of `model_config`
         config: InferenceConfig | None = None,  # lengths and sampling; None: as its recipe says
-        model_config: ModelConfig | None = None,  # numbers and device; the base where `model_path` is None
+        model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
         cache_dir: str | Path | None = None,  # folder of embedded bases
     ):
         "Load model and tokenizer; raises `InputError` where the folder holds no model that can be trusted."
@@ -210,6 +210,7 @@ class AnswerStream:
         prompt: list[int],  # its token ids
         stop: threading.Event | None = None,  # set it to end the answer
     ):
+        "Nothing is written before the first piece is asked for."
         self._ended = []
         self._pieces = _written(manager, question, prompt, stop, self._ended)  # knows nothing of this object: it ends with it
 
@@ -253,7 +254,7 @@ def stream(self: InferenceManager,
     history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
     stop: threading.Event | None = None,  # set it to end the answer
 ) -> AnswerStream:  # pieces of whole characters
-    "The answer as it is written; leaving the loop early ends generation too."
+    "The answer as it is written; closing or dropping it ends generation too."
     return AnswerStream(self, question, self._prompt(question, history), stop)
 
 # %% ../nbs/51_inference.ipynb #984fb15b
@@ -301,7 +302,7 @@ def read_questions(
         with open_text(path, "questions_file") as f: lines = list(enumerate(f.read().splitlines(), 1))
     else: lines = [(r["line"], r["question"]) for r in read_rows(path, columns=("question",))]
     for number, q in lines:
-        if re.search("[\ud800-\udfff]", q): raise InputError(f"{path} line {number}: bytes that are no text; correct that line")
+        if re.search("[\ud800-\udfff]", q): raise InputError(f"{path} line {number}: bytes that are not text; correct that line")
     questions = [q.strip() for _, q in lines if q.strip()]
     require(bool(questions), "questions_file", str(path), "holds no question; write one a line")
     return questions

@@ -64,7 +64,7 @@ def keep_gradients(
 class ModelManager:
     "Tokenizer, base model and LoRA adapters of one training."
     def __init__(self,
-        model_config: ModelConfig | None = None,  # which base, in which numbers
+        model_config: ModelConfig | None = None,  # which base, in which dtype
         lora_config: LoRAConfig | None = None,  # the adapters
         cache_dir: str | Path | None = None,  # folder of embedded bases
     ):
@@ -290,13 +290,13 @@ def read_adapter_config(
     return config
 
 # %% ../nbs/31_model.ipynb #a0616c36
-CARD_FILE = "training_stats.json"  # what a training leaves, in 44_run_card
+CARD_FILE = "training_stats.json"  # what a run leaves, in 44_run_card
 
 
 def read_stats(
     model_path: str | Path,  # folder of a tuned model
 ) -> dict:  # empty where the folder has none
-    "What a training left beside its model, as plain values; raises `InputError` where it cannot be read."
+    "What a run left beside its model, as plain values; raises `InputError` where it cannot be read."
     path = Path(model_path) / CARD_FILE
     try: return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as e: raise InputError(f"{path}: not JSON ({e})")
@@ -306,7 +306,7 @@ class InferenceModelManager:
     "Tokenizer and model for answering: a tuned model, or a base alone."
     def __init__(self,
         model_path: str | Path | None = None,  # folder of a tuned or whole model; None: the base of `model_config`
-        model_config: ModelConfig | None = None,  # numbers and device, None: bits as trained; base if no `model_path`
+        model_config: ModelConfig | None = None,  # dtype, bits and device, None: bits as trained; base if no `model_path`
         cache_dir: str | Path | None = None,  # folder of embedded bases
         merge: bool = True,  # add an adapter into its base behind the gate; false: leave it apart
     ):

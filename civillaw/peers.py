@@ -200,7 +200,7 @@ class RunLog:
     def __init__(self,
         path: str | Path = "",  # file; empty: nothing is kept
     ):
-        "Read what is there; raises `InputError` naming the line that is no run."
+        "Read what is there; raises `InputError` naming the line that is not a run."
         self.path, self.runs = path and Path(path), {}
         if not path or not self.path.is_file(): return
         for k, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
@@ -240,6 +240,24 @@ def _achieved(run: PeerRun, ours: dict) -> dict:
 LLAMA3_LENGTH = 0.39  # tokens of Llama 3 for one of SmolLM2 in Korean: 0.9 and 2.3 a syllable
 
 # %% ../nbs/71_peers.ipynb #d6b3e66e
+def _take_turns(run: PeerRun, rounds: int, loss_steps: int, log: RunLog) -> tuple[dict, str, list[dict], list[dict]]:
+    "First figures of TRL's settings, the fastest of them, rounds of all that are compared, and three other lengths by name."
+    trl, helped = able_settings(TRL), able_settings(HELPED)
+    with tqdm(total=len(trl | helped) + 3 * rounds + 6, unit="run", desc="runs") as bar:
+        def measured(name: str, run: PeerRun, nth: int = 0) -> dict:
+            bar.set_postfix_str(name)
+            figures = log.measure(name, run, nth)
+            bar.update()
+            return figures
+        screened = {name: measured(name, replace(run, steps=2)) for name in trl | helped}
+        fastest = max(trl, key=lambda n: screened[n]["examples_per_s"])
+        names = list(dict.fromkeys(("ours", fastest, next(iter(trl)))))
+        timed = [{name: measured(name, run, nth) for name in names} for nth in range(rounds)]
+        others = [{name: measured(name, other) for name in ("ours", fastest)} for other in (
+            replace(run, steps=loss_steps), replace(run, shared_prompt=False), replace(run, tokens_kept=LLAMA3_LENGTH))]
+    return screened, fastest, timed, others
+
+# %% ../nbs/71_peers.ipynb #t71bench
 def benchmark_peers(
     run: PeerRun = PeerRun(),  # model, data, steps of a timed run
     rounds: int = 3,  # alternating runs
@@ -253,31 +271,23 @@ def benchmark_peers(
     require(importlib.util.find_spec("trl") is not None, "peer", "trl", "is not installed; pip install trl==1.16.0")
     require(run.steps >= 2, "steps", run.steps, "must be 2 or more: the first is not timed")
     require(rounds >= 1, "rounds", rounds, "must be 1 or more")
-    log, trl, helped = RunLog(runs_file), able_settings(TRL), able_settings(HELPED)
-    default = next(iter(trl))
-    with tqdm(total=len(trl | helped) + 3 * rounds + 6, unit="run", desc="runs") as bar:
-        def measured(name: str, run: PeerRun, nth: int = 0) -> dict:
-            bar.set_postfix_str(name)
-            figures = log.measure(name, run, nth)
-            bar.update()
-            return figures
-        screened = {name: measured(name, replace(run, steps=2)) for name in trl | helped}
-        fastest = max(trl, key=lambda n: screened[n]["examples_per_s"])
-        names = list(dict.fromkeys(("ours", fastest, default)))
-        timed = [[measured(name, run, nth) for name in names] for nth in range(rounds)]
-        long, apart, short = ({name: measured(name, other) for name in ("ours", fastest)} for other in (
-            replace(run, steps=loss_steps), replace(run, shared_prompt=False), replace(run, tokens_kept=LLAMA3_LENGTH)))
-    found = {name: _median(list(runs)) for name, runs in zip(names, zip(*timed))}
-    for name, figures in long.items(): found[name]["losses"] = figures["losses"]
+    screened, fastest, timed, others = _take_turns(run, rounds, loss_steps, RunLog(runs_file))
+    found = {name: _median([figures[name] for figures in timed]) for name in timed[0]}
+    for name, figures in others[0].items(): found[name]["losses"] = figures["losses"]
     ours, peers = found.pop("ours"), {n: found.get(n, screened[n] | dict(runs=1)) for n in screened}
-    faster = lambda runs: round(runs["ours"]["examples_per_s"] / runs[fastest]["examples_per_s"], 3)
+    return dict(ours=ours, peers=peers, fastest_peer=fastest, **_ratios(ours, peers, fastest, others), **_achieved(run, ours),
+                machine=machine_info(), run=asdict(run) | dict(csv_path=Path(run.csv_path).name))
+
+# %% ../nbs/71_peers.ipynb #t71ratio
+def _ratios(ours: dict, peers: dict[str, dict], fastest: str, others: list[dict]) -> dict:
+    "Ours against the fastest setting of TRL and its default, at other lengths too; memory; the largest difference of a loss."
+    rate, (long, apart, short) = "examples_per_s", others
+    faster = lambda runs: round(runs["ours"][rate] / runs[fastest][rate], 3)
     gap = [abs(a / b - 1) for a, b in zip(long["ours"]["losses"], long[fastest]["losses"])]
-    return dict(ours=ours, peers=peers, fastest_peer=fastest, ratio_to_fastest_peer=faster({"ours": ours, **peers}),
-                ratio_to_peer_default=round(ours["examples_per_s"] / peers[default]["examples_per_s"], 3),
-                ratio_over_loss_steps=faster(long), ratio_without_shared_prompt=faster(apart),
-                ratio_at_llama3_lengths=faster(short), memory_ratio=round(ours["peak_rss_mb"] / peers[fastest]["peak_rss_mb"], 3),
-                largest_loss_difference=round(max(gap), 5), **_achieved(run, ours), machine=machine_info(),
-                run=asdict(run) | dict(csv_path=Path(run.csv_path).name))
+    return dict(ratio_to_fastest_peer=faster({"ours": ours, **peers}),
+                ratio_to_peer_default=round(ours[rate] / peers[next(iter(able_settings(TRL)))][rate], 3),
+                ratio_over_loss_steps=faster(long), ratio_without_shared_prompt=faster(apart), ratio_at_llama3_lengths=faster(short),
+                memory_ratio=round(ours["peak_rss_mb"] / peers[fastest]["peak_rss_mb"], 3), largest_loss_difference=round(max(gap), 5))
 
 # %% ../nbs/71_peers.ipynb #7e12fe7b
 def peers_table(

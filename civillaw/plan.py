@@ -57,7 +57,7 @@ def model_shape(
 # %% ../nbs/32_plan.ipynb #576cdc57
 @dataclass
 class MemoryPlan:
-    "Where the memory of a training goes, in GB, and what was chosen to make it fit."
+    "Where the memory of a run goes, in GB, and what was chosen to make it fit."
     model_name: str
     quantization: str
     gradient_checkpointing: bool
@@ -182,8 +182,8 @@ def plan_memory(
         if plan.fits: break
         tried.append(f"{quantization}{', checkpointing' if checkpointing else ''}, batch {b}: "
                      f"{plan.total_gb} GB is over {usable:.1f} GB")
-    how = (("LoRA" if quantization == "bfloat16" else "QLoRA")
-           + (" with" if plan.gradient_checkpointing else " without") + " checkpointing")
+    kind = {"bfloat16": "LoRA", "4-bit": "QLoRA"}.get(plan.quantization, f"LoRA on {plan.quantization} weights")
+    how = f"{kind} {'with' if plan.gradient_checkpointing else 'without'} checkpointing"
     plan.reasons = tried + [f"{how}, batch {plan.batch_size}: {plan.total_gb} GB "
                             + ("fits" if plan.fits else "is the least, and does not fit")]
     return plan
@@ -245,7 +245,7 @@ def card_hint(
 
 # %% ../nbs/32_plan.ipynb #14101165
 def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
-    "Sentences on what can be trained, on the dtype of the CPU, and what to mend first."
+    "Sentences on what can be trained, on the dtype of the CPU, and what to repair first."
     said, room = [], gpu["total_gb"] if gpu["available"] else memory_gb
     if not gpu["available"] and shutil.which("nvidia-smi"):
         said.append("An NVIDIA driver is here, but torch cannot use the card: this torch is a CPU build or the driver "

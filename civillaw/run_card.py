@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import civillaw
-from .config import LoRAConfig, ModelConfig, TrainingConfig, use_korean_font
+from .config import LoRAConfig, ModelConfig, TrainingConfig, require, use_korean_font
 from .prompt import TEMPLATE_DATE, get_system_prompt
 from .text import write_text
 from .statute import get_notice
@@ -37,7 +37,7 @@ def code_sha256() -> str:  # 64 hexadecimal digits
 # %% ../nbs/44_run_card.ipynb #r44field
 @dataclass
 class RunCard:
-    "What a training leaves beside its model."
+    "What a run leaves beside its model."
     base_model: str
     base_fingerprint: str
     config: dict  # settings by `model`, `lora` and `training`
@@ -72,6 +72,7 @@ def load_card(
 ) -> RunCard | None:  # None where no training left one
     "The card of a tuned model; raises `InputError` where its file is damaged."
     kept = read_stats(folder)
+    require(isinstance(kept, dict), "model_path", str(folder), f"its {CARD_FILE} is not a JSON object; train anew")
     return RunCard(**{f.name: kept.get(f.name) for f in fields(RunCard)}) if kept else None
 
 
@@ -88,8 +89,8 @@ def is_run_of(self: RunCard,
 
 # %% ../nbs/44_run_card.ipynb #3b112658
 @patch
-def plot(self: RunCard):
-    "Training and held-out loss by step, with the step whose adapter was kept; returns the figure."
+def plot(self: RunCard):  # a matplotlib figure
+    "Training and held-out loss by step, with the step whose adapter was kept."
     import matplotlib.pyplot as plt
     use_korean_font()
     fig, ax = plt.subplots(figsize=(7, 3))
@@ -103,7 +104,7 @@ def plot(self: RunCard):
 
 # %% ../nbs/44_run_card.ipynb #8971c970
 def _schedule_text(schedule: dict) -> str:
-    "How a training's steps were chosen."
+    "How a run's steps were chosen."
     chosen = f"for {schedule['minutes']:g} minutes" if schedule["minutes"] else "by the settings"
     first = f", {schedule['first_steps']} before the new plan after step {schedule['replanned_at']}" if schedule["first_steps"] else ""
     return (f"{schedule['steps']} steps {chosen}{first}; a step took {schedule['step_s']:.3g} s, a validation "
@@ -126,7 +127,7 @@ def _run_text(card: RunCard) -> str:
 
 # %% ../nbs/44_run_card.ipynb #f89c8853
 @patch
-def facts(self: RunCard) -> dict[str, str]:
+def facts(self: RunCard) -> dict[str, str]:  # sentences by subject
     "What the card says, by subject."
     short = lambda digest: f"`{digest[:16]}`" if digest else "-"
     parts = ", ".join(f"{n} {part}" for part, n in self.examples.items())
@@ -141,7 +142,7 @@ def facts(self: RunCard) -> dict[str, str]:
 
 
 @patch
-def to_markdown(self: RunCard) -> str:
+def to_markdown(self: RunCard) -> str:  # markdown
     "The card for a reader, with a link to losses.png."
     table = "\n".join(f"| {name} | {value} |" for name, value in self.facts().items())
     settings = "\n".join(f"{part}:\n" + "\n".join(f"  {k}: {v}" for k, v in values.items())

@@ -18,7 +18,7 @@ from .text import write_text
 # %% ../nbs/45_schedule.ipynb #8dc9850a
 @dataclass(frozen=True)
 class Schedule:
-    "The optimizer steps and validations of a training, and the speed they were chosen by."
+    "The optimizer steps and validations of a run, and the speed they were chosen by."
     minutes: float  # asked for; 0: the settings name the steps
     step_s: float  # seconds of an optimizer step
     validation_s: float  # seconds of a validation
@@ -159,11 +159,11 @@ def write_schedule(
 def read_schedule(
     folder: str | Path,  # of the tuned model
 ) -> Schedule | None:  # None where the training has none
-    "The schedule of a training; raises `InputError` where its file is broken."
+    "The schedule of a run; raises `InputError` where its file is broken."
     path = Path(folder) / SCHEDULE_FILE
     if not path.is_file(): return None
     try: return Schedule(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as e: raise InputError(f"{path}: is no schedule of a training; delete it to plan anew") from e
+    except (ValueError, TypeError) as e: raise InputError(f"{path}: is not the schedule of a run; delete it to plan anew") from e
 
 # %% ../nbs/45_schedule.ipynb #d6f4c609
 def spread_out(

@@ -26,7 +26,7 @@ class Article:
     "An article of the Civil Act: facts about it, not its text."
     article: str  # 제1004조의2
     number: int  # 1004
-    branch: int  # 2; 0 where the article is no branch
+    branch: int  # 2; 0 where the article is not a branch
     title: str  # its heading; empty where it is deleted
     part: str  # 제5편 상속
     deleted: bool
@@ -84,7 +84,7 @@ def load_articles() -> dict[str, Article]:  # by name, such as 제1004조의2
 def article_url(
     article: str,  # the name of an article, such as 제1004조의2
 ) -> str:  # percent-encoded address
-    "Link to an article of the Civil Act at the official law site; raises `InputError` if `article` is no such name."
+    "Link to an article of the Civil Act at the official law site; raises `InputError` if `article` is not such a name."
     known = re.fullmatch("제[0-9]+조(의[0-9]+)?", article)
     require(known is not None, "article", article, "write it as 제750조 or 제1004조의2")
     return quote(f"{STATUTE_PAGE}/{article}", safe=":/")

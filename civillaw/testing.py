@@ -45,7 +45,7 @@ def tiny_tuned(
     folder: str | Path,  # where to save it, with its base below
     seed: int = 0,  # of the random adapter
 ) -> Path:  # the folder
-    "A random adapter on a random tiny Llama, saved as a training saves it."
+    "A random adapter on a random tiny Llama, saved as a run saves it."
     base = save_tiny_llama(Path(folder) / "base", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

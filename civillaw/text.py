@@ -62,7 +62,7 @@ def _fits(path: Path, encoding: str, skip: int) -> bool:
 
 
 def _misfits(path: Path, encoding: str, skip: int) -> int:
-    "How many places of the file are no text in `encoding`."
+    "How many places of the file are not text in `encoding`."
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     return sum(decoder.decode(block).count("\ufffd") for block in _blocks(path, skip))
 
@@ -77,7 +77,7 @@ def _utf16_without_mark(head: bytes) -> str:
 def detect_encoding(
     path: Path,  # a file of text
 ) -> tuple[str, int]:  # name of the encoding, and the length of the byte order mark
-    "Encoding of a file; raises `InputError` with the first line at fault where it is no text. Reads it in blocks."
+    "Encoding of a file; raises `InputError` with the first line at fault where it is not text. Reads it in blocks."
     with path.open("rb") as f: head = f.read(2**16)
     kind = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), "")
     if kind: raise InputError(f"{path} line 1: the file is {kind}, not text; save the table as CSV in UTF-8")
@@ -93,7 +93,7 @@ def detect_encoding(
 
 # %% ../nbs/02_text.ipynb #4fe20b44
 def _first_misfit(path: Path, encoding: str, skip: int) -> int:
-    "The line of the first place that is no text in `encoding`."
+    "The line of the first place that is not text in `encoding`."
     decoder, line = codecs.getincrementaldecoder(encoding)("replace"), 1
     for block in _blocks(path, skip):
         text, bad, _ = decoder.decode(block).partition("\ufffd")
@@ -124,7 +124,7 @@ def clean_question(
     text = normalize("NFC", question.replace("\r\n", "\n")).strip(" \t\r\n")
     require(bool(text), "question", question[:20], "is empty; write a question such as 전세권이란 무엇인가요?")
     bad = next((i for i, c in enumerate(text) if category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
-    if bad is not None: raise InputError(f"question: U+{ord(text[bad]):04X} at character {bad + 1} is no printable "
+    if bad is not None: raise InputError(f"question: U+{ord(text[bad]):04X} at character {bad + 1} is not a printable "
                                          "character; remove it")
     return text
 

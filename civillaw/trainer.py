@@ -128,24 +128,28 @@ class CustomTrainer(AtomicCheckpoints, OutOfMemoryRetry):
                 self.model, kind, loraplus_lr_ratio=self.loraplus_lr_ratio, loraplus_weight_decay=self.args.weight_decay, **settings)
         return super().create_optimizer(*args, **kwargs)
 
-    def set_initial_training_values(self, *args, **kwargs):
-        "The figures of transformers' loop, with as many epochs as a new plan may want."
-        epochs, *figures = super().set_initial_training_values(*args, **kwargs)
-        most = math.ceil(self.schedule.epochs) if self.schedule and self.schedule.minutes else 0
-        return max(epochs, most), *figures
-
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
-        "The learning rate of the first plan, at the pace of the present one."
-        first = self.schedule.first_steps if self.schedule else 0
-        made = super().create_scheduler(first or num_training_steps, optimizer)
-        if self.schedule and hasattr(made, "lr_lambdas"):
-            made.lr_lambdas = [lambda step, rate=rate: rate(first_plan_step(self.schedule, step)) for rate in made.lr_lambdas]
-        return made
-
     def _run_epoch(self, *args, **kwargs):
         "transformers would make one step more when it resumes from the checkpoint of the last one."
         if self.state.global_step < self.state.max_steps: return super()._run_epoch(*args, **kwargs)
         self.control.should_training_stop = True
+
+# %% ../nbs/46_trainer.ipynb #t46schec
+@patch
+def set_initial_training_values(self: CustomTrainer, *args, **kwargs):
+    "The figures of transformers' loop, with as many epochs as a new plan may want."
+    epochs, *figures = super(CustomTrainer, self).set_initial_training_values(*args, **kwargs)
+    most = math.ceil(self.schedule.epochs) if self.schedule and self.schedule.minutes else 0
+    return max(epochs, most), *figures
+
+
+@patch
+def create_scheduler(self: CustomTrainer, num_training_steps: int, optimizer=None):
+    "The learning rate of the first plan, at the pace of the present one."
+    first = self.schedule.first_steps if self.schedule else 0
+    made = super(CustomTrainer, self).create_scheduler(first or num_training_steps, optimizer)
+    if self.schedule and hasattr(made, "lr_lambdas"):
+        made.lr_lambdas = [lambda step, rate=rate: rate(first_plan_step(self.schedule, step)) for rate in made.lr_lambdas]
+    return made
 
 # %% ../nbs/46_trainer.ipynb #52d5cba5
 @patch

@@ -150,6 +150,12 @@ def _follow(self: Replanner, plan: Schedule, found: Schedule, args: TrainingArgu
     logger.info(said)
     if found.first_steps: print(said, file=sys.stderr)
 
+# %% ../nbs/47_training.ipynb #t47optim
+def _optimizer(training: TrainingConfig, manager: ModelManager) -> str:
+    "The optimizer by transformers' name; auto: paged in 8 bits where the base is held in 4 bits on a GPU."
+    if training.optim != "auto": return training.optim
+    return "paged_adamw_8bit" if manager.config.load_in_4bit and manager.device == "cuda" else "adamw_torch"
+
 # %% ../nbs/47_training.ipynb #b81bcb3e
 def training_arguments(
     training: TrainingConfig,  # the settings
@@ -162,8 +168,6 @@ def training_arguments(
     processes = int(os.environ.get("WORLD_SIZE", 1))
     steps = max(1, math.ceil(examples / (training.batch_size * training.gradient_accumulation_steps * processes)))
     every = max(1, round(steps / training.evals_per_epoch))
-    paged = training.optim == "auto" and manager.config.load_in_4bit and manager.device == "cuda"
-    optim = "paged_adamw_8bit" if paged else "adamw_torch" if training.optim == "auto" else training.optim
     total = training.max_steps if training.max_steps > 0 else math.ceil(steps * training.num_train_epochs)
     args = TrainingArguments(
         output_dir=str(Path(training.output_dir) / "checkpoints"), per_device_train_batch_size=training.batch_size,
@@ -171,7 +175,7 @@ def training_arguments(
         gradient_accumulation_steps=training.gradient_accumulation_steps, learning_rate=training.learning_rate,
         num_train_epochs=training.num_train_epochs, max_steps=training.max_steps,
         warmup_steps=round(training.warmup_ratio * total), lr_scheduler_type=training.lr_scheduler_type,
-        weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, optim=optim,
+        weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, optim=_optimizer(training, manager),
         activation_checkpointing=training.gradient_checkpointing,
         activation_checkpointing_kwargs=dict(use_reentrant=False), bf16=autocast and manager.dtype == torch.bfloat16,
         fp16=autocast and manager.dtype == torch.float16, use_cpu=manager.device == "cpu", eval_strategy="steps", eval_steps=every,
@@ -181,8 +185,7 @@ def training_arguments(
         remove_unused_columns=False, dataloader_num_workers=system.dataloader_num_workers,
         dataloader_pin_memory=system.pin_memory and manager.device == "cuda", ddp_find_unused_parameters=False,
         ddp_backend="gloo" if processes > 1 and manager.device == "cpu" else None)
-    # several GPUs take several processes: DataParallel would split the columns of the logits
-    args._n_gpu = min(args.n_gpu, 1)
+    args._n_gpu = min(args.n_gpu, 1)  # several GPUs take several processes: DataParallel would split columns of the logits
     return args
 
 # %% ../nbs/47_training.ipynb #bc706dea
@@ -218,7 +221,7 @@ class TrainingManager:
 # %% ../nbs/47_training.ipynb #1ad4c907
 @patch
 def _check_resumed_minutes(self: TrainingManager) -> None:
-    "A training that was fitted to minutes goes on with the same."
+    "A run that was fitted to minutes goes on with the same."
     kept = read_schedule(self.output_dir) if self.config.resume and self.config.max_steps < 0 else None
     if kept: require(kept.minutes == self.minutes, "minutes", self.minutes, f"the unfinished training in {self.output_dir} "
                      f"was fitted to {kept.minutes:g}; resume it with --minutes {kept.minutes:g}")
@@ -313,7 +316,7 @@ def _claimed(self: TrainingManager):
 # %% ../nbs/47_training.ipynb #db2d026f
 @patch
 def _clear(self: TrainingManager) -> None:
-    "Take away what a training without a checkpoint leaves, so that the folder is free again."
+    "Take away what a run without a checkpoint leaves, so that the folder is free again."
     out, checkpoints = self.output_dir, self.output_dir / "checkpoints"
     if checkpoints.is_dir() and not any(checkpoints.iterdir()): checkpoints.rmdir()
     if not checkpoints.exists() and not (out / "adapter_config.json").exists(): (out / SCHEDULE_FILE).unlink(missing_ok=True)
@@ -345,7 +348,7 @@ def _fill_card(self: TrainingManager, seconds: float) -> RunCard:
     losses = [dict(step=h["step"], loss=h["loss"], learning_rate=h["learning_rate"])
               for h in state.log_history if "loss" in h]
     evals = [dict(step=h["step"], loss=h["eval_loss"]) for h in state.log_history if "eval_loss" in h]
-    best = min((e for e in evals if e["step"] > 0), key=lambda e: e["loss"])  # the base itself is no checkpoint
+    best = min((e for e in evals if e["step"] > 0), key=lambda e: e["loss"])  # the base itself is not a checkpoint
     epochs = state.epoch or 0
     return RunCard(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
                 steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
