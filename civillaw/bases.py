@@ -374,5 +374,17 @@ def hub_error(
                           "run `hf auth login`, or take an ungated one such as kakaocorp/kanana-1.5-2.1b-instruct-2505")
     if "safetensors" in text and "does not appear to have" in text:
         return InputError(f"model_name = {model_name!r}: has no safetensors weights; other formats are not loaded")
+    if isinstance(error, OSError) and error.errno:  # the disk or its rights, not the hub
+        return InputError(f"model_name = {model_name!r}: cannot be kept here ({error.strerror}); make room, or set HF_HOME to another folder")
+    if "trust_remote_code" in text:
+        return InputError(f"model_name = {model_name!r}: brings code of its own, which is never run; choose a base that transformers knows")
+    if "does not recognize this architecture" in text or "model type" in text:
+        return InputError(f"model_name = {model_name!r}: an architecture that this transformers does not know; choose another base")
+    if not any(word in text for word in _NOT_THERE):
+        return InputError(f"model_name = {model_name!r}: cannot be loaded ({text.splitlines()[0][:160]}); choose another base")
     return InputError(f"model_name = {model_name!r}: not found on the hub, or the hub cannot be reached; "
                       f"name a folder, or {DEFAULT_BASE}, which needs no hub")
+
+
+_NOT_THERE = ("404", "not a valid model identifier", "not a local folder", "couldn't connect", "Connection", "offline", "Offline",
+              "LocalEntryNotFound", "resolve", "timed out", "Timeout", "cached files", "RepositoryNotFound")

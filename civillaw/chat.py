@@ -19,6 +19,7 @@ from .text import check_output_file, clean_question, escape_markdown, write_text
 from .statute import citation_table, get_notice, state_label
 from .inference import Answer, InferenceManager
 from .widget import ChatPanel, error_line, widget_problem
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from fastcore.basics import patch
 
 # %% ../nbs/53_chat.ipynb #471c19df
@@ -105,6 +106,11 @@ def _stream(self: ChatBot, question: str, kept: list, told: Event, stop: Event) 
             yield piece
             if told.is_set(): break
         done = not told.is_set()
+    except RuntimeError as e:  # where memory ends, the newer half of the turns is tried
+        if text or not kept or not should_reduce_batch_size(e): raise
+        clear_device_cache(garbage_collection=True)
+        turns = []  # this attempt leaves none
+        yield from self._stream(question, kept[len(kept) // 2 + len(kept) % 2:], told, stop)
     finally:
         if text or done or told.is_set(): turns.append(_turn(question, text, pieces, done, dropped))
         stop.set()
@@ -203,6 +209,9 @@ def terminal_chat(
     while True:
         try: line = read("질문> ").strip()
         except (EOFError, KeyboardInterrupt, NotImplementedError): return write()  # the last: a kernel without input
+        except UnicodeDecodeError:  # half a syllable, as Backspace leaves it in some terminals
+            write("글자가 깨져 들어왔습니다. 다시 입력해 주세요.")
+            continue
         try:
             if not line.startswith("/"): _write_answer(bot, line, write)
             elif not _obey(bot, line, write): return

@@ -37,7 +37,7 @@ from .run_card import load_card
 from .training import TrainingManager
 from .inference import InferenceManager, answers_markdown, read_questions
 from .chat import ChatBot, terminal_chat
-from .evaluation import (Evaluation, chosen_answers, evaluate, field_names,
+from .evaluation import (AskedModel, Evaluation, chosen_answers, evaluate, field_names,
                                  held_out_rows, metrics_markdown, models_of, side_by_side)
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
@@ -91,8 +91,9 @@ class AskInput:
 @dataclass
 class BatchInput:
     "Where questions come from and answers go."
-    questions_file: str = setting("", ".txt with a question a line, or .csv, .tsv, .jsonl with a column question")
+    questions_file: str = setting("", ".txt with a question a line, or a table (.csv, .tsv, .jsonl, .xlsx, .parquet) with a column question")
     output_file: str = setting("results.md", "the markdown report")
+    fresh: bool = setting(False, "ask anew instead of using answers that were kept")
 
 # %% ../nbs/80_cli.ipynb #ae71f3fe
 @dataclass
@@ -276,12 +277,19 @@ def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, out
 
 # %% ../nbs/80_cli.ipynb #110d1c93
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
-    "Answer a file of questions into a markdown report."
+    "Answer a file of questions into a markdown report; answers are kept as they come, so that the same command goes on."
     require(bool(data.questions_file), "questions_file", "", "is missing; pass --questions_file FILE")
     questions, target = read_questions(data.questions_file), check_output_file(data.output_file)
     require(target.resolve() != Path(data.questions_file).resolve(), "output_file", str(target),
             "is the file of questions; name another")
-    answers = open_model(inference, system).batch(questions)
+    require(target.suffix.lower() in (".md", ".markdown", ".txt"), "output_file", str(target), "is written as markdown; name it *.md")
+    if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
+    start_log("inference", system.log_dir)
+    model = AskedModel(inference.model_path, None, system.cache_path, data.fresh)
+    try: answers = model.answers(questions, inference)
+    except BaseException:
+        _say(f"{model.known(questions, inference)} of {len(questions)} answers are kept; the same command goes on with the others")
+        raise
     write_text(target, answers_markdown(answers))
     print(f"{len(answers)} answers in {target}")
     return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
@@ -398,37 +406,45 @@ def frame_markdown(
 # %% ../nbs/80_cli.ipynb #0cbf8561
 def write_report(
     folder: Path,  # of the tuned model
-    result: Evaluation,  # base against tuned
+    result: Evaluation | None,  # base against tuned; None where nothing was held out
     facts: list[str],  # markdown about machine, data and plan
     tables: list[str] = (),  # of `choice_tables`
 ) -> Path:  # report.md
     "Write report.md, evaluation.png and evaluation.json beside the model and its losses.png."
     card = load_card(folder)
-    result.plot().savefig(folder / "evaluation.png", dpi=110)
-    write_text(folder / "evaluation.json", json.dumps(result.as_dict(), ensure_ascii=False, indent=1))
     training = (f"{card.examples['train']} examples, {card.steps} steps, {card.seconds / 60:.1f} minutes, "
                 f"{card.tokens} tokens, peak memory {card.peak_memory_mb} MB. "
                 f"Held-out loss {card.first_eval_loss:.3f} before, **{card.best_eval_loss:.3f}** after "
                 f"(step {card.best_step}).")
+    parts = [f"# {card.base_model} on Korean civil law", f"> {get_notice()}", *facts, "## Training", training,
+             "![loss](losses.png)", *(_compared(folder, result) if result else ["## Base against tuned", _NOT_COMPARED]),
+             *(["## Given answers", *tables] if tables else [])]
+    return write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+
+
+_NOT_COMPARED = "Nothing was held out: the file holds too few rules. A file of questions with answers can be passed as --eval_file."
+
+
+def _compared(folder: Path, result: Evaluation) -> list[str]:
+    "The comparison as markdown; its picture and its figures beside it."
+    result.plot().savefig(folder / "evaluation.png", dpi=110)
+    write_text(folder / "evaluation.json", json.dumps(result.as_dict(), ensure_ascii=False, indent=1))
     groups = [f"**{name}**, {by}\n\n{frame_markdown(result.breakdown_table(name, by))}" for name in result.rows
               for by in ("category", "difficulty", "digits") if result.breakdown(name, by)]
-    parts = [f"# {card.base_model} on Korean civil law", f"> {get_notice()}", *facts, "## Training", training,
-             "![loss](losses.png)", "## Base against tuned", metrics_markdown(result), "![evaluation](evaluation.png)",
-             "## Tuned model by group", *groups, *(["## Given answers", *tables] if tables else []),
-             "## Answers side by side", side_by_side(result)]
-    return write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    return ["## Base against tuned", metrics_markdown(result), "![evaluation](evaluation.png)", "## Tuned model by group", *groups,
+            "## Answers side by side", side_by_side(result)]
 
 # %% ../nbs/80_cli.ipynb #d0bcddc2
 def _say(text: str) -> None: print(text, file=sys.stderr)
 
 
-def _say_plan(training: TrainingConfig, loader: DataLoader, data: EvaluationInput) -> None:
+def _say_plan(training: TrainingConfig, loader: DataLoader, asked: int) -> None:
     "Before anything is loaded: what `full` will do, and for how long."
     length = (f"for {training.max_steps} steps" if training.max_steps > 0 else f"for {training.minutes:g} minutes" if training.minutes
               else f"for {training.num_train_epochs:g} epochs")
-    asked = sum(map(len, held_out_rows(training.csv_path, data.eval_file, data.max_questions, loader).values()))
-    _say(f"train {length} on {len(loader.split()['train'])} examples, then ask base and tuned model {asked} questions each, then "
-         f"write {Path(training.output_dir) / 'report.md'}")
+    then = (f"ask base and tuned model {asked} questions each, then write" if asked else
+            "write, without any comparison since the file holds too few rules to keep some for it,")
+    _say(f"train {length} on {len(loader.split()['train'])} examples, then {then} {Path(training.output_dir) / 'report.md'}")
 
 
 def _facts(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, loader: DataLoader) -> list[str]:
@@ -444,13 +460,14 @@ def _train_and_leave(trainer: TrainingManager) -> None:
     free_memory()
 
 
-def _results(folder: Path, report: Path, result: Evaluation, figures: dict, seconds: float) -> dict:
+def _results(folder: Path, report: Path, result: Evaluation | None, figures: dict, seconds: float) -> dict:
     "What `full` prints as JSON."
     card = load_card(folder)
     return dict(report=str(report), seconds=round(seconds, 1), training_seconds=card.seconds, steps=card.steps,
                 examples_seen=round(card.epochs * card.examples["train"]),
                 first_eval_loss=card.first_eval_loss, best_eval_loss=card.best_eval_loss,
-                evaluation=result.as_dict() | choice_dict(figures), answers=chosen_answers(result), machine=machine_info())
+                evaluation=(result.as_dict() if result else dict(sets={})) | choice_dict(figures),
+                answers=chosen_answers(result) if result else [], machine=machine_info())
 
 # %% ../nbs/80_cli.ipynb #ee0eba37
 def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
@@ -464,21 +481,22 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     _say("[1/5] reading and checking the data")
     trainer = None if kept else TrainingManager(model, lora, training, system)
     loader = trainer.loader if trainer else DataLoader(training.csv_path)
-    if trainer: _say_plan(training, loader, data)
+    questions = [f for f in data.eval_file if not is_statements(f, field_names(data.fields))]
+    asked = held_out_rows(training.csv_path, questions, data.max_questions, loader, field_names(data.fields), needed=False)
+    if trainer: _say_plan(training, loader, sum(map(len, asked.values())))
     _say("[2/5] checking the machine and planning memory")
     hint = card_hint(check_gpu_memory()) if model.model_name in known_bases() else ""
     if hint: _say(hint)
     facts = _facts(model, lora, training, loader)
     _say(f"[3/5] {'training' if trainer else f'{folder} holds this training already: keeping it'}")
     if trainer: _train_and_leave(trainer)
-    _say("[4/5] asking base and tuned model the held-out questions")
-    questions = [f for f in data.eval_file if not is_statements(f, field_names(data.fields))]
+    _say(f"[4/5] {'asking base and tuned model the held-out questions' if asked else 'nothing is held out, so nothing is compared'}")
     result = evaluate(folder, None, questions, data.max_questions, model, system.cache_path, loader, data.fields, data.guards,
-                      data.fresh, data.bits)
+                      data.fresh, data.bits) if asked else None
     figures = choice_figures(folder, data, model, system.cache_path)
     _say("[5/5] writing the report")
     report = write_report(folder, result, facts, choice_tables(figures))
-    print("\n\n".join([metrics_markdown(result), *choice_tables(figures)]))
+    print("\n\n".join([*([metrics_markdown(result)] if result else []), *choice_tables(figures)]))
     print(f"\nreport: {report}   ({(time.time() - start) / 60:.1f} minutes)\n"
           f"ask it: {PROGRAM} ask --model_path {str(folder)!r} --question \"성년은 몇 살부터인가요?\"")
     return _results(folder, report, result, figures, time.time() - start)

@@ -9,6 +9,7 @@ __all__ = ['paraphrase_pairs', 'unit_hash', 'has_rules', 'group_rows', 'split_ro
 # %% ../nbs/25_data.ipynb #4093d50a
 import hashlib, json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from unicodedata import normalize
 
@@ -21,7 +22,7 @@ from .prompt import encode_examples
 from .statute import cited_articles
 from .table import load_table, scratch_file
 from .duplicates import clusters, similar_pairs
-from .checks import Finding, check_table
+from .checks import LOSSY, Finding, check_table
 from fastcore.basics import patch
 
 # %% ../nbs/25_data.ipynb #a225aaef
@@ -80,8 +81,18 @@ def _draw_parts(rows: datasets.Dataset, first: np.ndarray) -> np.ndarray:
             spare[k] = parts[k] == 0 and size[k] > 1 and unit_hash(_rule(row[name]), "paraphrase") < 0.25  # the salt: `seen`
         parts[k] = parts[group]
         if spare[group]: best[group] = min(best.get(group, (2.0, k)), (unit_hash(row[ids] or row["question"], "row"), k))
+    if not (parts == 1).any(): _lend_validation(parts, first, best, lambda k: _rule(rows[k][name]))
     parts[[k for _, k in best.values()]] = 2
     return parts
+
+
+def _lend_validation(parts: np.ndarray, first: np.ndarray, best: dict, rule: Callable[[int], str]) -> None:
+    "In a small file no rule may be drawn to validate: of two or more in training the one with the smallest hash goes there."
+    groups = [int(g) for g in np.unique(first) if parts[g] == 0]
+    if len(groups) < 2: return
+    lent = min(groups, key=lambda g: unit_hash(rule(g), "part"))
+    parts[first == lent] = 1
+    best.pop(lent, None)
 
 # %% ../nbs/25_data.ipynb #650569c7
 def split_rows(
@@ -105,8 +116,10 @@ def check_split(
     parts: dict[str, datasets.Dataset],  # of `split_rows`
 ) -> list[Finding]:  # errors, by the line of the held-out row
     "Why these parts cannot be trained on: one is empty, or held-out rows say what is trained (one a cluster at least)."
-    found = [Finding(1, "error", "too-few-rows", f"none is left for {part}; add rules")
-             for part in ("train", "validation") if not len(parts[part])]
+    groups = len(np.unique(group_rows(datasets.concatenate_datasets(list(parts.values()))))) if any(map(len, parts.values())) else 0
+    found = [Finding(1, "error", "too-few-rows", f"none is left for {part}: by rule or likeness the rows are {groups} group(s), and a "
+                     "group is never divided; two are the least: write questions on other rules")
+             for part in ("train", "validation") if not len(parts[part])][:1]
     if found or not all(map(has_rules, parts.values())): return found  # it was split by likeness then
     leaks = {b["line"]: (a["line"], likeness) for a, b, likeness in find_leaks(parts)}
     return [Finding(line, "error", "leak", f"its question or answer is {likeness:.0%} that of line {taught}, "
@@ -153,20 +166,25 @@ class DataLoader:
         tokenizer=None,  # a `transformers` tokenizer, for `tokenize` and token statistics
         max_length: int = 1024,  # longest prompt with answer, in tokens
         long_rows: str = "refuse",  # rows over `max_length`: `refuse` or `drop`
+        lossy_rows: str = "refuse",  # rows of which reading lost a part: `refuse` or `keep`
     ):
         "Read and check the file; raises `InputError` with the lines that cannot be trained on."
         self.csv_path, self.tokenizer, self.max_length, self.long_rows = (
             Path(csv_path), tokenizer, max_length, long_rows)
         self.rows, blank = load_table(csv_path)
         self.report, self.dropped, self.parts = check_table(self.rows, blank, str(csv_path)), [], None
-        self._refuse([f for f in self.report.findings if f.level == "error"], self.report.errors)
+        kept = LOSSY if lossy_rows == "keep" else ()
+        self._refuse([f for f in self.report.findings if f.level == "error" and f.code not in kept],
+                     self.report.errors - sum(self.report.counts.get(code, 0) for code in kept))
 
 # %% ../nbs/25_data.ipynb #050e9e97
 @patch
 def _refuse(self: DataLoader, errors: list[Finding], count: int) -> None:
     "Raise `InputError` with the first of some errors, if there are any."
-    if errors: raise InputError(f"{self.csv_path} line {errors[0].line}: {errors[0].code} {errors[0].detail}"
-                                + (f" (and {count - 1} more; run check_csv for all of them)" if count > 1 else ""))
+    if not errors: return
+    keep = "; quote that cell, or pass --lossy_rows keep to train on what was read" if errors[0].code in LOSSY else ""
+    raise InputError(f"{self.csv_path} line {errors[0].line}: {errors[0].code} {errors[0].detail}"
+                     + (f" (and {count - 1} more; run check_csv for all of them)" if count > 1 else "") + keep)
 
 
 @patch

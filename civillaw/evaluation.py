@@ -113,6 +113,7 @@ def held_out_rows(
     max_questions: int = 0,  # questions a set at most; 0: all
     loader: DataLoader | None = None,  # the data set, where it was read already
     fields: dict[str, str] | None = None,  # of `field_names`, for `eval_files`
+    needed: bool = True,  # false: no questions are no error
 ) -> dict[str, list[dict]]:  # rows by set
     "Questions with gold answers, by set; raises `InputError` where there are none."
     require(max_questions >= 0, "max_questions", max_questions, "must be 0 (all) or more")
@@ -122,7 +123,7 @@ def held_out_rows(
     else:
         parts = (loader or DataLoader(csv_path)).split()
         sets = {k: parts[k] for k in ("seen", "unseen") if len(parts[k])}
-    require(bool(sets), "csv_path", str(csv_path), "holds too few rules: nothing is held out; pass --eval_file")
+    require(bool(sets) or not needed, "csv_path", str(csv_path), "holds too few rules: nothing is held out; pass --eval_file")
     most = {k: min(max_questions or len(rows), len(rows)) for k, rows in sets.items()}
     return {k: [rows[i * len(rows) // most[k]] for i in range(most[k])] for k, rows in sets.items()}
 
@@ -249,6 +250,15 @@ def answers(self: AskedModel,
         cache.add(dict(text=a.text, num_tokens=a.num_tokens, seconds=a.seconds, finish_reason=a.finish_reason), missing[k])
     if missing: self.manager(config).batch(missing, on_answer=keep)
     return [Answer(q, **cache.get(q)) for q in questions]
+
+
+@patch
+def known(self: AskedModel,
+    questions: list[str],  # in Korean
+    config: InferenceConfig,  # lengths and guards
+) -> int:  # how many of them
+    "Questions whose answers were kept."
+    return sum(self.cache(config).get(q) is not None for q in questions)
 
 # %% ../nbs/62_evaluation.ipynb #797526bf
 @patch

@@ -313,6 +313,7 @@ def _xlsx(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     books = _open_xlsx(path)
     try:
         sheets = [b.worksheets[0] for b in books]
+        for sheet in sheets: sheet.reset_dimensions()  # some programs state fewer rows and columns than there are
         head = [_trimmed([_text(v) for v in r]) for r in islice(sheets[0].iter_rows(values_only=True, max_row=10), 10)]
         header = next((k for k, cells in enumerate(head) if len(map_columns(cells, columns)) == len(columns)), None)
         if header is None: raise InputError(f"{path.name} row 1 = {', '.join(head[0] if head else [])[:80]!r}: columns lack "

@@ -9,7 +9,7 @@ __all__ = ['Answer', 'TextPieces', 'StopOnEvent', 'InferenceManager', 'AnswerStr
 # %% ../nbs/51_inference.ipynb #7b904df4
 import re, threading, time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from queue import Queue
@@ -24,6 +24,7 @@ from .model import InferenceModelManager
 from .decoding import can_refill, decode_rows
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, set_seed
 from transformers.generation.streamers import BaseStreamer
@@ -265,21 +266,34 @@ def batch(self: InferenceManager,
     on_answer: Callable[[int, Answer], None] | None = None,  # told of each answer, with its place, as it ends
 ) -> list[Answer]:  # in the order of the questions
     "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
-    prompts, answers = [self._prompt(q) for q in questions], [None] * len(questions)
+    prompts, answers = [self._prompt(q) for q in questions], {}
+    size = self.config.answer_batch_size
     with tqdm(total=len(questions), desc="answers", disable=not progress) as bar:
-        for i, new_ids, seconds in self._decode(prompts):
-            answers[i] = self._answer(questions[i], new_ids, seconds)
-            if on_answer: on_answer(i, answers[i])
-            bar.update()
-    return answers
+        while left := [i for i in range(len(questions)) if i not in answers]:
+            try:
+                for k, new_ids, seconds in self._decode([prompts[i] for i in left], size):
+                    answers[left[k]] = self._answer(questions[left[k]], new_ids, seconds)
+                    if on_answer: on_answer(left[k], answers[left[k]])
+                    bar.update()
+            except RuntimeError as e:
+                if not should_reduce_batch_size(e) or size == 1: raise
+                size = min(size, len(left)) // 2 or 1
+            if len(answers) < len(questions): _after_full_memory(size)
+    return [answers[i] for i in range(len(questions))]
+
+
+def _after_full_memory(size: int) -> None:
+    "What was held by the frames of the failed attempt is free by now."
+    clear_device_cache(garbage_collection=True)
+    logger.warning(f"memory ran out: from here on {size} answers side by side")
 
 # %% ../nbs/51_inference.ipynb #6a4323e8
 @patch
-def _decode(self: InferenceManager, prompts: list[list[int]]) -> Iterator[tuple[int, list[int], float]]:
+def _decode(self: InferenceManager, prompts: list[list[int]], size: int) -> Iterator[tuple[int, list[int], float]]:
     "Place, new tokens and seconds of each answer as it ends; models with windows answer in batches of `generate`."
-    if can_refill(self.model): yield from decode_rows(self.model, prompts, self.config, self.turn_end)
+    if can_refill(self.model): yield from decode_rows(self.model, prompts, replace(self.config, answer_batch_size=size), self.turn_end)
     else:
-        size, order = self.config.answer_batch_size, sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for part in (order[i:i + size] for i in range(0, len(order), size)):
             start, rows = time.time(), self._generate([prompts[i] for i in part]).tolist()
             share = (time.time() - start) / len(part)

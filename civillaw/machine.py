@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'best_seconds', 'gemm_peak_gflops', 'core_gflops', 'cpu_has_bf16', 'cpu_gflops', 'bf16_verdict',
-           'choose_device', 'choose_dtype', 'check_gpu_memory', 'free_memory', 'peak_memory_mb', 'peak_mb',
-           'PeakMemory', 'windows_memory_warning', 'keep_freed_memory', 'package_version', 'cpu_name', 'memory_gb',
-           'machine_info']
+           'has_kernels', 'choose_device', 'choose_dtype', 'check_gpu_memory', 'free_memory', 'peak_memory_mb',
+           'peak_mb', 'PeakMemory', 'windows_memory_warning', 'keep_freed_memory', 'package_version', 'cpu_name',
+           'memory_gb', 'machine_info']
 
 # %% ../nbs/03_machine.ipynb #2c0ade06
 import ctypes, gc, importlib.metadata, os, platform, sys, threading, time
@@ -88,13 +88,24 @@ def bf16_verdict() -> str:  # one line for a report or an error
             f"a core; {'bfloat16' if has else 'float32'} is used")
 
 # %% ../nbs/03_machine.ipynb #9e55ff1c
+def has_kernels() -> bool:
+    "Whether this torch was built for the GPU that is here: a wheel may have none for an older card."
+    major, minor = torch.cuda.get_device_capability()
+    built = [(kind, int(number)) for kind, _, number in (arch.rstrip("abcdef").partition("_") for arch in torch.cuda.get_arch_list())
+             if number.isdecimal()]
+    here = 10 * major + minor
+    return not built or any(number // 10 == major and number <= here if kind == "sm" else number <= here for kind, number in built)
+
+
 def choose_device(
     device: str = "auto",  # auto, cpu or cuda
 ) -> str:  # cpu or cuda
     "The device to use; raises `InputError` where cuda is asked for and not there."
     require(device != "cuda" or torch.cuda.is_available(), "device", device,
             "no CUDA GPU is usable here; see `civillaw check_system`")
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    usable = torch.cuda.is_available() and has_kernels()
+    require(device != "cuda" or usable, "device", device, "this torch has no kernels for the GPU that is here; install a torch built for it")
+    return device if device != "auto" else "cuda" if usable else "cpu"
 
 
 def choose_dtype(

@@ -8,7 +8,7 @@ __all__ = ['GATE_ANSWERS', 'CARD_FILE', 'base_fingerprint', 'quantization_config
            'read_stats', 'InferenceModelManager', 'merge_adapter', 'export_model', 'ollama_modelfile']
 
 # %% ../nbs/31_model.ipynb #835d5168
-import hashlib, json, os, tempfile, warnings
+import hashlib, json, os, shutil, tempfile, warnings
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from .machine import choose_device, choose_dtype, cpu_has_bf16, free_memory
 from .bases import file_sha256, hub_error, resolve_model, set_pad_token
 
 import torch
+from safetensors import SafetensorError
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
@@ -413,13 +414,48 @@ def export_model(
     base_name = read_adapter_config(model_path)["base_model_name_or_path"]
     merged, tokenizer, gate = merge_adapter(model_path, cache_dir)
     require(gate.passed, "model_path", str(model_path), f"merging changes the answers ({gate}); nothing was exported")
-    merged.to(torch.bfloat16).save_pretrained(out)
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        _write_export(part, merged.to(torch.bfloat16), tokenizer)
+        if to == "ollama": write_text(part / "Modelfile", ollama_modelfile(tokenizer))
+        write_text(part / "README.md", _export_readme(to, base_name, gate.largest_difference))
+        if out.exists(): out.rmdir()
+        part.rename(out)
+    except (OSError, SafetensorError) as e:
+        raise InputError(f"output_dir = {str(out)!r}: the export could not be written ({str(e).splitlines()[0]}); make room, or "
+                         "choose another folder") from e
+    finally: shutil.rmtree(part, ignore_errors=True)
+    return out
+
+# %% ../nbs/31_model.ipynb #x31dialc
+def _write_export(folder: Path, model: torch.nn.Module, tokenizer) -> None:
+    "Model and tokenizer as other programs read them."
+    ends = model.generation_config.eos_token_id
+    ends = {end_of_turn_id(tokenizer), *([ends] if isinstance(ends, int) else ends or [])}
+    model.generation_config.eos_token_id = sorted(ends)
+    model.save_pretrained(folder)
     # as in training, whoever renders it
     tokenizer.chat_template = f'{{%- set date_string = "{TEMPLATE_DATE}" %}}' + tokenizer.chat_template
-    tokenizer.save_pretrained(out)
-    if to == "ollama": (out / "Modelfile").write_text(ollama_modelfile(tokenizer), encoding="utf-8")
-    (out / "README.md").write_text(_export_readme(to, base_name, gate.largest_difference), encoding="utf-8")
-    return out
+    tokenizer.save_pretrained(folder)
+    for name, speak in (("config.json", _old_config), ("tokenizer_config.json", _old_tokenizer_config)):
+        values = json.loads((folder / name).read_text(encoding="utf-8"))
+        write_text(folder / name, json.dumps(speak(values), ensure_ascii=False, indent=2))
+
+
+def _old_config(config: dict) -> dict:
+    "A config with the keys of transformers 4 beside those of 5."
+    rope = dict(config.get("rope_parameters") or {})
+    old = dict(torch_dtype=config.get("dtype"), rope_theta=rope.pop("rope_theta", None),
+               rope_scaling=rope if rope.get("rope_type", "default") != "default" else None)
+    return config | {k: v for k, v in old.items() if v is not None or k == "rope_scaling"}
+
+
+def _old_tokenizer_config(config: dict) -> dict:
+    "A tokenizer's config with the class and the key that transformers 4 knows."
+    more = config.pop("extra_special_tokens", None)
+    if isinstance(more, list): config["additional_special_tokens"] = more
+    elif more: config["extra_special_tokens"] = more
+    return config | dict(tokenizer_class="PreTrainedTokenizerFast")
 
 # %% ../nbs/31_model.ipynb #a14cb2c2
 def ollama_modelfile(

@@ -133,7 +133,7 @@ def facts(self: RunCard) -> dict[str, str]:  # sentences by subject
     parts = ", ".join(f"{n} {part}" for part, n in self.examples.items())
     return {"base": f"{self.base_model}, fingerprint {short(self.base_fingerprint)}",
             "data": f"{Path(self.config['training']['csv_path']).name}, SHA-256 {short(self.data_sha256)}; {parts}, "
-                    f"{len(self.dropped_lines)} lines dropped as too long",
+                    f"dropped as too long: {len(self.dropped_lines)}",
             "template and system prompt": short(self.template_sha256), "code": short(self.code_sha256),
             "law": f"민법 as in force on {self.law_date}", "training": _run_text(self), "schedule": _schedule_text(self.schedule),
             "held-out loss": f"{self.first_eval_loss:.4f} before, {self.best_eval_loss:.4f} at step {self.best_step}, which is kept",

@@ -16,6 +16,7 @@ from unicodedata import normalize
 from urllib.parse import quote
 
 from .config import ASSETS, STATUTE_DATE, STATUTE_NUMBER, InputError, require
+from .text import HWP_CHARACTERS
 
 # %% ../nbs/10_statute.ipynb #6b3bff20
 STATUTE_PAGE = "https://www.law.go.kr/법령/민법"
@@ -132,6 +133,7 @@ class Citation:
 # %% ../nbs/10_statute.ipynb #81bee04b
 _SPELLING = str.maketrans("０１２３４５６７８９\u00a0\u3000『《〈【［｢<[』》〉】］｣>]（），、～∼〜–−・ㆍ‧･•；／％",
                           "0123456789  「「「「「「「「」」」」」」」」(),,~~~--·····;/%")
+_SPELLING |= {code: character.translate(_SPELLING) for code, character in HWP_CHARACTERS.items()}
 _COMPOSE = re.compile("([\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|[가-힣][\u11a8-\u11c2])"
                       "|[\u00ad\u200b-\u200d\u2060\ufeff]")  # the second: invisible
 

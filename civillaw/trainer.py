@@ -11,6 +11,7 @@ import math, time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .config import InputError
 from .model import ModelManager
 from .packing import PackedCollator, packed_loss, packing_obstacle
 from .fused import fuse_adapters, fuse_layers
@@ -174,6 +175,33 @@ def compute_loss(self: CustomTrainer,
     if num_items_in_batch is not None: loss = loss * self.accelerator.num_processes  # DDP averages gradients
     return (loss, {}) if return_outputs else loss
 
+# %% ../nbs/46_trainer.ipynb #t46finit
+@patch
+def require_finite(self: CustomTrainer,
+    what: str,  # loss, gradient or held-out loss
+    value,  # a number, or a tensor of one
+) -> None:
+    "Raise `InputError` with the step and the learning rate where a figure is not finite."
+    if math.isfinite(value): return
+    rates = [group["lr"] for group in self.optimizer.param_groups] if self.optimizer else [self.args.learning_rate]
+    raise InputError(f"training step {self.state.global_step + 1}: the {what} is {float(value)} at a learning rate of {max(rates):.3g}, "
+                     f"so nothing of it is saved; lower --learning_rate (now {self.args.learning_rate:g}), or use --torch_dtype float32")
+
+
+@patch
+def training_step(self: CustomTrainer, model, inputs, num_items_in_batch=None):
+    "Forward and backward passes of one batch, as `OutOfMemoryRetry` makes them, with a finite loss."
+    loss = super(CustomTrainer, self).training_step(model, inputs, num_items_in_batch)
+    self.require_finite("loss", loss)
+    return loss
+
+
+@patch
+def _get_grad_norm(self: CustomTrainer, model, grad_norm=None):
+    norm = super(CustomTrainer, self)._get_grad_norm(model, grad_norm=grad_norm)
+    if self.accelerator.scaler is None: self.require_finite("gradient", norm)
+    return norm
+
 # %% ../nbs/46_trainer.ipynb #e4e0f58a
 @patch
 def evaluate(self: CustomTrainer,
@@ -187,6 +215,7 @@ def evaluate(self: CustomTrainer,
     for batch, counts in self._held_out(eval_dataset or self.eval_dataset):
         sums += self.held_out_sums(model, batch) * counts
     total, count = self.accelerator.reduce(sums, "sum").tolist()
+    self.require_finite("held-out loss", total / count)
     metrics = {f"{metric_key_prefix}_loss": total / count,
                f"{metric_key_prefix}_seconds": round(time.time() - start, 2)}
     self.log(dict(metrics))
@@ -254,7 +283,7 @@ def _mean_seconds(work: Callable, batches: list, clock: Callable) -> float:
 
 
 def _some_batches(trainer: CustomTrainer, data, order: list[int], size: int) -> tuple[list[dict], int]:
-    "Four collated batches of different length, from SHORT to long, and the number of all batches in this order."
+    "Four collated batches of different length, from short to long, and the number of all batches in this order."
     passes, lengths = [order[i:i + size] for i in range(0, len(order), size)], [len(ids) for ids in data["input_ids"]]
     chosen = spread_out([sum(lengths[i] for i in places) for places in passes], 4)
     return [trainer.data_collator([data[i] for i in passes[k]]) for k in chosen], len(passes)

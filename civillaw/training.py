@@ -16,12 +16,14 @@ from .config import (STATUTE_DATE, InputError, LoRAConfig, ModelConfig,
                              SystemConfig, TrainingConfig, logger, require, start_log,
                              stop_log)
 from .prompt import end_of_turn_id
+from .text import move_into_place
 from .machine import (PACKAGES, check_gpu_memory, keep_freed_memory, machine_info,
                               package_version, peak_mb, windows_memory_warning)
 from .data import DataLoader, data_sha256
 from .model import ModelManager
 from .plan import config_shape, memory_parts, weight_format
-from .checkpoints import check_output_dir, last_checkpoint, lock_output_dir
+from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
+                                  last_checkpoint, lock_output_dir, note_run)
 from .run_card import RunCard, code_sha256, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, is_due, plan_steps, read_schedule,
                                replan, schedule_text, too_slow, write_schedule)
@@ -89,6 +91,7 @@ class Replanner(TrainerCallback):
 
 @patch
 def on_train_begin(self: Replanner, args, state, control, **kwargs):
+    "The clock starts, with the validations of the plan."
     self.first, self.checks, self.checking_s = state.global_step, 0, 0.0
     self.working_s = [0.0]  # when each step ended, validations left out
     state.eval_steps = state.save_steps = self.trainer.schedule.eval_every
@@ -97,24 +100,28 @@ def on_train_begin(self: Replanner, args, state, control, **kwargs):
 # %% ../nbs/47_training.ipynb #200892cd
 @patch
 def on_step_end(self: Replanner, args, state, control, **kwargs):
+    "Note when the step ended, validations left out."
     self.mark = self.clock()
     self.working_s.append(self.mark - self.start - self.checking_s)
 
 
 @patch
 def on_evaluate(self: Replanner, args, state, control, **kwargs):
+    "Count a validation, and its time apart."
     self.checks += 1
     self.on_save(args, state, control)
 
 
 @patch
 def on_save(self: Replanner, args, state, control, **kwargs):
+    "The time of a checkpoint is that of a validation too."
     now = self.clock()
     self.checking_s, self.mark = self.checking_s + now - self.mark, now
 
 # %% ../nbs/47_training.ipynb #ce82e68e
 @patch
 def on_step_begin(self: Replanner, args, state, control, **kwargs):
+    "Look at the plan once, when it is time to."
     plan = self.trainer.schedule
     if not plan.minutes or plan.replanned_at: return
     found, = broadcast_object_list([self._look(plan, state.global_step)])
@@ -204,13 +211,15 @@ class TrainingManager:
         self.minutes = self.config.minutes if self.config.max_steps < 0 else 0.0
         self._check_resumed_minutes()
         self.loader = DataLoader(self.config.csv_path, max_length=self.model_config.max_length,
-                                 long_rows=self.config.long_rows)
+                                 long_rows=self.config.long_rows, lossy_rows=self.config.lossy_rows)
+        if not int(os.environ.get("RANK", 0)): self._tell(self.loader.report.lines())
         self.loader.split()
         self.manager = ModelManager(self.model_config, self.lora_config, self.system.cache_path)
         self.loader.tokenizer = self.manager.load_tokenizer()
         self.dataset = self.loader.prepare()
         self.learned = preflight(self.dataset["train"], self.manager.tokenizer)
         self.data_digest = data_sha256(self.config.csv_path, self.loader.rows)  # of what was read, not of what is there when it ends
+        if self.config.resume: check_run(self.output_dir, self._begun_with())
         no_half = self.manager.device == "cpu" and self.manager.dtype == torch.float16
         require(not no_half, "torch_dtype", "float16", "needs a GPU; use auto or float32 on a CPU")
         try: training_arguments(self.config, self.system, self.manager, len(self.dataset["train"]))
@@ -288,6 +297,10 @@ def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCa
     with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"):
         self.prepare(callbacks)
         last = last_checkpoint(self.output_dir) if self.config.resume else None
+        if self.trainer.is_world_process_zero():
+            if last: find_best_again(last)
+            else: note_run(self.output_dir, self._begun_with())
+        self.trainer.accelerator.wait_for_everyone()
         self.follow(self.plan_schedule())
         self._announce(log, int(last.name[11:]) if last else 0)
         start = self.clock()
@@ -319,7 +332,8 @@ def _clear(self: TrainingManager) -> None:
     "Take away what a run without a checkpoint leaves, so that the folder is free again."
     out, checkpoints = self.output_dir, self.output_dir / "checkpoints"
     if checkpoints.is_dir() and not any(checkpoints.iterdir()): checkpoints.rmdir()
-    if not checkpoints.exists() and not (out / "adapter_config.json").exists(): (out / SCHEDULE_FILE).unlink(missing_ok=True)
+    if not checkpoints.exists() and not (out / "adapter_config.json").exists():
+        for name in (SCHEDULE_FILE, RUN_FILE): (out / name).unlink(missing_ok=True)
     if not any(out.iterdir()): out.rmdir()
 
 # %% ../nbs/47_training.ipynb #b8b9296e
@@ -328,15 +342,22 @@ def _announce(self: TrainingManager, log: Path | None, done: int) -> None:
     "Say what will be trained, on which tokens, in which steps, and for how long."
     if log is None: return  # another process says it
     held_out = len(self.loader.rows) - len(self.loader.dropped) - sum(map(len, self.dataset.values()))
-    parts = ", ".join([*(f"{len(v)} {k}" for k, v in self.dataset.items()), f"{held_out} kept for evaluation"])
-    said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts} examples",
+    parts = ", ".join([*(f"{len(v)} examples to {dict(train='train', validation='validate')[k]}" for k, v in self.dataset.items()),
+                       f"{held_out} kept for evaluation"])
+    said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts}",
             *(f"line {line}: over max_length, dropped" for line in self.loader.dropped),
             f"first answer with loss: {self.learned[0]!r}",
             f"padded batches: {self.trainer.batching.padded_because}" if self.trainer.batching.padded_because else
             "rows with a shared prefix: what the examples of a batch begin with is computed once",
             f"{schedule_text(self.trainer.schedule, done)}; on the {self.manager.device}, log: {log}"]
     slow = too_slow(self.trainer.schedule, round(len(self.dataset["train"]) / self.trainer.schedule.steps_per_epoch))
-    for line in [*said, slow] if slow else said:
+    self._tell([*said, slow] if slow else said)
+
+
+@patch
+def _tell(self: TrainingManager, lines: list[str]) -> None:
+    "Say something on stderr and in the log."
+    for line in lines:
         logger.info(line)
         print(line, file=sys.stderr)
 
@@ -370,20 +391,31 @@ def _config(self: TrainingManager) -> dict:
     "All settings, by class."
     return dict(model=asdict(self.model_config), lora=asdict(self.lora_config), training=asdict(self.config))
 
+
+@patch
+def _begun_with(self: TrainingManager) -> dict:
+    "What a resumed run must have in common with the run that was cut off."
+    free = ("csv_path", "output_dir", "resume", "report_to", "long_rows", "lossy_rows", "minutes", "device")
+    settings = {k: v for part in self._config().values() for k, v in part.items() if k not in free}
+    return dict(data_sha256=self.data_digest, base_fingerprint=self.manager.fingerprint) | settings
+
 # %% ../nbs/47_training.ipynb #c582ecf7
 @patch
 def save(self: TrainingManager) -> Path:
     "Write adapter, tokenizer and statistics, last the config by which an adapter is known; checkpoints go."
+    broken = next((name for name, p in self.manager.model.named_parameters() if p.requires_grad and not p.isfinite().all()), "")
+    require(not broken, "adapter", broken, "holds values that are not finite, so it is not saved; lower --learning_rate")
     staged = self.output_dir / "checkpoints" / "final"
     self.manager.save(staged)
     (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
     self.card.save(self.output_dir)
     for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
-        os.replace(path, self.output_dir / path.name)
+        move_into_place(path, self.output_dir / path.name)
     checkpoints = self.output_dir / "checkpoints"
-    if (checkpoints / "runs").is_dir(): os.replace(checkpoints / "runs", self.output_dir / "runs")  # of a tracker
+    if (checkpoints / "runs").is_dir(): move_into_place(checkpoints / "runs", self.output_dir / "runs")  # of a tracker
     for path in checkpoints.iterdir():
         if path.name == "unfinished" or path == staged or path.name.startswith("checkpoint-"):
             shutil.rmtree(path, ignore_errors=True)
     if not any(checkpoints.iterdir()): checkpoints.rmdir()
+    (self.output_dir / RUN_FILE).unlink(missing_ok=True)
     return self.output_dir
