@@ -1,6 +1,6 @@
 """Changes one line of exported code at a time and asks whether the untagged tests notice.
 
-    python .ci/mutations.py [--number 60] [--seed 0] [--module NAME ...] [--workers 2] [--only PLACE ...]
+    python .ci/mutations.py [--number 60] [--seed 0] [--module NAME ...] [--workers 2] [--most 0] [--only NUMBER ...]
 
 The lines are drawn with a seed, at least one from each module.  Each change is made in a notebook of a copy of this
 checkout, which is exported; then the untagged cells run, first those of the changed notebook, then those of the
@@ -170,11 +170,13 @@ def main():
     parser.add_argument("--module", nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, default=240, help="seconds for one notebook; what takes longer is noticed")
+    parser.add_argument("--most", type=int, default=0, help="notebooks that are tried for one change, the nearest first; 0: all")
     parser.add_argument("--only", nargs="*", type=int, help="numbers of changes of the draw")
     args = parser.parse_args()
     paths, read = notebooks(), {path: imports_of(path) for path in notebooks()}
     modules, imports = ({path: pair[k] for path, pair in read.items()} for k in (0, 1))
     chosen, order = draw(all_changes(paths, modules), args.number, args.seed, args.module), users(paths, modules, imports)
+    order = {name: users[:args.most or None] for name, users in order.items()}
     chosen = [(k, c) for k, c in enumerate(chosen, 1) if not args.only or k in args.only]
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop_all)

@@ -158,6 +158,7 @@ def check(self: TrainingConfig) -> None:
             "must be 1 or more, or 0 for one rate")
     require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
     require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
+    require(self.lossy_rows in ("refuse", "keep"), "lossy_rows", self.lossy_rows, "must be refuse or keep")
     require(self.early_stopping_patience >= 0, "early_stopping_patience", self.early_stopping_patience,
             "must be 0 or more")
 
