@@ -110,7 +110,7 @@ REPAIRS: dict[str, Callable[[str], str]] = {
     "markup": lambda t: repair_markup(t),
     "special-token": defuse}
 
-
+# %% ../nbs/23_checks.ipynb #c23marku
 def repair_markup(
     text: str,  # a cell
 ) -> str:  # without tags, its line breaks and entities as characters

@@ -125,8 +125,7 @@ class TrainingConfig(Settings):
     lr_scheduler_type: str = setting("cosine", "schedule of the learning rate, a name of transformers")
     weight_decay: float = setting(0.0, "weight decay of AdamW")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
-    optim: str = setting("auto", "optimizer, a name of transformers; "
-                         "auto: AdamW, paged in 8 bits for 4-bit bases on a GPU")
+    optim: str = setting("auto", "optimizer, a name of transformers; auto: AdamW, paged in 8 bits for 4-bit bases on a GPU")
     loraplus_lr_ratio: float = setting(0.0, "learning rate of B over that of A, such as 16 (LoRA+, Hayou et al. 2024, arXiv "
                                        "2402.12354); 0: one rate for both")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")

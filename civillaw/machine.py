@@ -107,7 +107,7 @@ def choose_device(
     require(device != "cuda" or usable, "device", device, "this torch has no kernels for the GPU that is here; install a torch built for it")
     return device if device != "auto" else "cuda" if usable else "cpu"
 
-
+# %% ../nbs/03_machine.ipynb #c03dtype
 def choose_dtype(
     torch_dtype: str = "auto",  # auto, bfloat16, float16 or float32
     device: str = "cpu",  # cpu or cuda
