@@ -213,6 +213,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'civillaw.data._draw_parts': ('data.html#_draw_parts', 'civillaw/data.py'),
                                'civillaw.data._lend_validation': ('data.html#_lend_validation', 'civillaw/data.py'),
                                'civillaw.data._rule': ('data.html#_rule', 'civillaw/data.py'),
+                               'civillaw.data._too_few': ('data.html#_too_few', 'civillaw/data.py'),
                                'civillaw.data.check_split': ('data.html#check_split', 'civillaw/data.py'),
                                'civillaw.data.data_sha256': ('data.html#data_sha256', 'civillaw/data.py'),
                                'civillaw.data.find_leaks': ('data.html#find_leaks', 'civillaw/data.py'),

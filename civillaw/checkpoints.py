@@ -53,7 +53,7 @@ def find_best_again(
     state = json.loads(path.read_text(encoding="utf-8"))
     best = state.get("best_model_checkpoint")
     if not best: return
-    here = checkpoint.parent / PureWindowsPath(best).name if "\\" in best else checkpoint.parent / Path(best).name
+    here = checkpoint.parent / PureWindowsPath(best).name  # which takes both kinds of slashes
     require(here.is_dir(), "resume", str(checkpoint.parent), f"lacks {here.name}, the best checkpoint so far; put it back")
     if str(here) != best: write_text(path, json.dumps(state | dict(best_model_checkpoint=str(here)), indent=2) + "\n")
 

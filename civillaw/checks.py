@@ -171,12 +171,12 @@ _ERROR_CELL = re.compile(r"\s*#(?:NAME\?|N/A|REF!|VALUE!|DIV/0!|NUM!|NULL!|SPILL
 
 def _letters(row: dict) -> Iterator[tuple]:
     for c in ("question", "answer"):
-        for code in repair_text(row[c])[1]: yield "warning", code, c
+        repaired, codes = repair_text(row[c])
+        for code in codes: yield "warning", code, c
         if "\ufffd" in row[c] and "unreadable-bytes" not in row["notes"]: yield "warning", "lost-characters", c
         if row[c][:1] in "=+@" and re.match(r"[=+@]\s*[A-Za-z(\d]", row[c]): yield "warning", "formula", f"{c}: {row[c][:30]}"
         if _ERROR_CELL.fullmatch(row[c]): yield "error", "error-cell", f"{c}: {row[c].strip()}"
-        if len(row[c]) <= 100_000 and _PRIVATE.search(row[c].translate(HWP_CHARACTERS)):
-            yield "warning", "private-use", f"{c}: U+{ord(_PRIVATE.search(row[c].translate(HWP_CHARACTERS))[0]):04X}, a character of one program only"
+        if left := _PRIVATE.search(repaired): yield "warning", "private-use", f"{c}: U+{ord(left[0]):04X}, a character of one program only"
         if '\\"' in row[c]: yield "warning", "backslash-quote", f"{c}: quotes escaped by a backslash, which CSV does not know"
         if len(row[c]) > 20_000: yield "warning", "long-cell", f"{c}: {len(row[c]):,} characters"
 

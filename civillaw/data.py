@@ -112,15 +112,21 @@ def find_leaks(
     return [(both[i], both[j], s) for i, j, s in paraphrase_pairs(both) if i < n <= j]
 
 
+def _too_few(parts: dict[str, datasets.Dataset], missing: str) -> Finding:
+    "That a part is empty, with the number of groups there are."
+    rows = datasets.concatenate_datasets(list(parts.values()))
+    groups = len(np.unique(group_rows(rows))) if len(rows) else 0
+    return Finding(1, "error", "too-few-rows", f"none is left for {missing}: by rule or likeness the rows are {groups} group(s), and a "
+                   "group is never divided; two are the least: write questions on other rules")
+
+
 def check_split(
     parts: dict[str, datasets.Dataset],  # of `split_rows`
 ) -> list[Finding]:  # errors, by the line of the held-out row
     "Why these parts cannot be trained on: one is empty, or held-out rows say what is trained (one a cluster at least)."
-    groups = len(np.unique(group_rows(datasets.concatenate_datasets(list(parts.values()))))) if any(map(len, parts.values())) else 0
-    found = [Finding(1, "error", "too-few-rows", f"none is left for {part}: by rule or likeness the rows are {groups} group(s), and a "
-                     "group is never divided; two are the least: write questions on other rules")
-             for part in ("train", "validation") if not len(parts[part])][:1]
-    if found or not all(map(has_rules, parts.values())): return found  # it was split by likeness then
+    missing = next((part for part in ("train", "validation") if not len(parts[part])), "")
+    if missing: return [_too_few(parts, missing)]
+    if not all(map(has_rules, parts.values())): return []  # it was split by likeness then
     leaks = {b["line"]: (a["line"], likeness) for a, b, likeness in find_leaks(parts)}
     return [Finding(line, "error", "leak", f"its question or answer is {likeness:.0%} that of line {taught}, "
                     "in training; give both rows the same rule") for line, (taught, likeness) in leaks.items()]

@@ -16,7 +16,7 @@ from pathlib import Path
 from .config import InputError, LoRAConfig, ModelConfig, logger, require
 from .prompt import (TEMPLATE_DATE, encode_prompt, end_of_turn_id, format_prompt,
                              render_prompt)
-from .text import write_text
+from .text import move_into_place, write_text
 from .machine import choose_device, choose_dtype, cpu_has_bf16, free_memory
 from .bases import file_sha256, hub_error, resolve_model, set_pad_token
 
@@ -420,7 +420,7 @@ def export_model(
         if to == "ollama": write_text(part / "Modelfile", ollama_modelfile(tokenizer))
         write_text(part / "README.md", _export_readme(to, base_name, gate.largest_difference))
         if out.exists(): out.rmdir()
-        part.rename(out)
+        move_into_place(part, out)
     except (OSError, SafetensorError) as e:
         raise InputError(f"output_dir = {str(out)!r}: the export could not be written ({str(e).splitlines()[0]}); make room, or "
                          "choose another folder") from e
