@@ -61,11 +61,14 @@ def find_best_again(
 RUN_FILE = "unfinished_run.json"  # what an unfinished run was begun with
 
 
+_LEFT_OVER = {".lock", "schedule.json", "schedule.json.part", "schedule.part", RUN_FILE, f"{RUN_FILE}.part",  # of a run
+              ".DS_Store", "desktop.ini", "Thumbs.db", ".ipynb_checkpoints"}  # of systems that show a folder
+
+
 def _is_left_over(path: Path) -> bool:
     "Whether a run that ended before its first checkpoint left this file or folder behind."
     if path.name == "checkpoints": return path.is_dir() and not any(path.iterdir())
-    return path.name in (".lock", "schedule.json", "schedule.json.part", "schedule.part", RUN_FILE, f"{RUN_FILE}.part", ".DS_Store", "desktop.ini", "Thumbs.db",
-                         ".ipynb_checkpoints")
+    return path.name in _LEFT_OVER
 
 # %% ../nbs/43_checkpoints.ipynb #18888820
 def check_output_dir(

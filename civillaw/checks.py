@@ -346,12 +346,10 @@ def _find_twins(table, found: Findings) -> None:
             found.add(int(lines[j]), "warning", f"duplicate-{column}", f"of line {lines[i]}, {likeness:.0%} alike")
 
 
-def _find_keys(table, found: Findings) -> None:
+def _note_keys(found: Findings, keys: int, first_line: int, rows: int) -> None:
     "A table of an examination, whose answers are keys such as ③ and not sentences."
-    short = [line for batch in table.select_columns(["line", "answer"]).iter(1000)
-             for line, a in zip(batch["line"], batch["answer"]) if len(alphanumerics(a[:100])) < 3]
-    if len(table) >= 10 and 2 * len(short) > len(table):
-        found.add(short[0], "warning", "short-answers", f"{len(short)} of {len(table)} answers have under three letters: keys of a multiple "
+    if rows >= 10 and 2 * keys > rows:
+        found.add(first_line, "warning", "short-answers", f"{keys} of {rows} answers have under three letters: keys of a multiple "
                   "choice? name the column of explanations answer")
 
 # %% ../nbs/23_checks.ipynb #f8e59e6b
@@ -365,7 +363,7 @@ def check_table(
     "Check all rows of a table, in bounded memory."
     found, lengths, categories, articles = Findings(), [], Counter(), Counter()
     for line, code, detail in blank: found.add(line, "warning", code, detail)
-    nameless, first_nameless = 0, 0
+    nameless, first_nameless, keys, first_key = 0, 0, 0, 0
     for batch in tqdm(table.iter(1000), total=-(-len(table) // 1000), desc="checking", unit=" k rows", delay=3):
         lengths.append(np.array(_note_lengths(batch, tokenizer, max_length, found), dtype=np.int32))
         for row in (dict(zip(batch, values)) for values in zip(*batch.values())):
@@ -375,9 +373,10 @@ def check_table(
             articles.update(_cited(row))
             if not row.get("rule", "").strip():
                 nameless, first_nameless = nameless + 1, first_nameless or row["line"]
+            if len(alphanumerics(row["answer"][:100])) < 3: keys, first_key = keys + 1, first_key or row["line"]
     if 0 < nameless < len(table):
         found.add(first_nameless, "warning", "rule-missing", f"in {nameless} rows, so all are grouped by likeness")
-    _find_keys(table, found)
+    _note_keys(found, keys, first_key, len(table))
     _find_twins(table, found)
     return CsvReport(path, len(table), sorted(found.kept, key=lambda f: f.line), dict(found.counts), found.errors,
                      np.concatenate(lengths), "tokens" if tokenizer else "characters", categories, articles)
