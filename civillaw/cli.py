@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
            'BenchmarkInput', 'ExportInput', 'Parser', 'recipe_settings', 'parse', 'show', 'run_check_system',
-           'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'run_chat', 'run_ask', 'run_batch',
-           'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
-           'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full', 'Command', 'main']
+           'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'markdown_file', 'run_chat', 'run_ask',
+           'run_batch', 'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
+           'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full', 'training_left', 'full_left',
+           'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order',
+           'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
-import json, os, sys, time
+import json, os, re, signal, sys, threading, time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
@@ -24,7 +27,7 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              TrainingConfig, default_inference_settings, load_recipe,
                              make_configs, recipe_of, require, setting, start_log, stop_log)
 from .text import check_output_file, write_text
-from .machine import check_gpu_memory, free_memory, machine_info
+from .machine import check_gpu_memory, free_memory, idle_gpu_warning, machine_info
 from .statute import get_notice
 from .table import load_table
 from .checks import check_table, repair_csv
@@ -32,12 +35,12 @@ from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
 from .model import ModelManager, export_model, read_adapter_config
 from .plan import card_hint, check_system, plan_memory
-from .checkpoints import check_output_dir
+from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
 from .training import TrainingManager
 from .inference import InferenceManager, answers_markdown, read_questions
 from .chat import ChatBot, terminal_chat
-from .evaluation import (AskedModel, Evaluation, chosen_answers, evaluate, field_names,
+from .evaluation import (AskedModel, Evaluation, answers_folder, chosen_answers, evaluate, field_names,
                                  held_out_rows, metrics_markdown, models_of, side_by_side)
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
@@ -86,6 +89,7 @@ class PlanInput:
 class AskInput:
     "The question."
     question: str = setting("", "the question, in Korean")
+    output_file: str = setting("", "write the answer to this file too, as markdown in UTF-8 (a `>` of PowerShell 5 garbles Korean)")
 
 
 @dataclass
@@ -175,6 +179,10 @@ def parse(
     argv: list[str],  # its flags
 ) -> list:  # an instance a class
     "Parse flags into config objects; a recipe moves the defaults where the command takes one."
+    for flag, value in zip(["", *argv], argv):
+        if re.search("[\ud800-\udfff]", value): raise InputError(
+            f"{flag.lstrip('-') or 'command'} = {ascii(value)}: bytes that are no text in {sys.getfilesystemencoding()}; set LC_ALL=C.UTF-8, or let the "
+            "terminal write UTF-8")
     parser = Parser(classes, prog=f"civillaw {command}", description=COMMANDS[command].help, allow_abbrev=False)
     early = [a for a in argv if a not in ("-h", "--help")]  # help shows the defaults that hold
     if InferenceConfig in classes:
@@ -250,6 +258,7 @@ def run_plan(data: PlanInput, output: Output) -> dict:
 def run_train(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
               output: Output) -> dict:
     "Train adapters and save them with their statistics."
+    _say_idle_card()
     card = TrainingManager(model, lora, training, system).train()
     print(f"saved {training.output_dir}: held-out loss {card.first_eval_loss:.3f} before, "
           f"{card.best_eval_loss:.3f} after {card.steps} steps")
@@ -263,6 +272,15 @@ def open_model(inference: InferenceConfig, system: SystemConfig) -> InferenceMan
     return InferenceManager(inference.model_path, inference, cache_dir=system.cache_path)
 
 
+def markdown_file(
+    output_file: str,  # as the user named it
+) -> Path:  # where it can be written
+    "Raise `InputError` where a report cannot be written, or its name is that of a table."
+    target = check_output_file(output_file)
+    require(target.suffix.lower() in (".md", ".markdown", ".txt"), "output_file", str(target), "is written as markdown; name it *.md")
+    return target
+
+
 def run_chat(inference: InferenceConfig, system: SystemConfig) -> None:
     "Talk with the tuned model in the terminal."
     terminal_chat(ChatBot(open_model(inference, system)))
@@ -271,25 +289,22 @@ def run_chat(inference: InferenceConfig, system: SystemConfig) -> None:
 def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "One question, one answer with its articles."
     require(bool(ask.question.strip()), "question", ask.question, "is empty; pass --question \"...\"")
+    target = markdown_file(ask.output_file) if ask.output_file else None
     answer = open_model(inference, system).ask(ask.question)
     show(answer)
+    if target: write_text(target, answer._repr_markdown_() + "\n")
     return answer.as_dict()
 
 # %% ../nbs/80_cli.ipynb #110d1c93
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "Answer a file of questions into a markdown report; answers are kept as they come, so that the same command goes on."
     require(bool(data.questions_file), "questions_file", "", "is missing; pass --questions_file FILE")
-    questions, target = read_questions(data.questions_file), check_output_file(data.output_file)
+    questions, target = read_questions(data.questions_file), markdown_file(data.output_file)
     require(target.resolve() != Path(data.questions_file).resolve(), "output_file", str(target),
             "is the file of questions; name another")
-    require(target.suffix.lower() in (".md", ".markdown", ".txt"), "output_file", str(target), "is written as markdown; name it *.md")
     if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
     start_log("inference", system.log_dir)
-    model = AskedModel(inference.model_path, None, system.cache_path, data.fresh)
-    try: answers = model.answers(questions, inference)
-    except BaseException:
-        _say(f"{model.known(questions, inference)} of {len(questions)} answers are kept; the same command goes on with the others")
-        raise
+    answers = AskedModel(inference.model_path, None, system.cache_path, data.fresh).answers(questions, inference)
     write_text(target, answers_markdown(answers))
     print(f"{len(answers)} answers in {target}")
     return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
@@ -438,6 +453,11 @@ def _compared(folder: Path, result: Evaluation) -> list[str]:
 def _say(text: str) -> None: print(text, file=sys.stderr)
 
 
+def _say_idle_card() -> None:
+    "Before hours go by on the CPU beside a card."
+    if (warning := idle_gpu_warning()) and not int(os.environ.get("RANK", 0)): _say(warning)
+
+
 def _say_plan(training: TrainingConfig, loader: DataLoader, asked: int) -> None:
     "Before anything is loaded: what `full` will do, and for how long."
     length = (f"for {training.max_steps} steps" if training.max_steps > 0 else f"for {training.minutes:g} minutes" if training.minutes
@@ -476,8 +496,10 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     import matplotlib
     matplotlib.use("Agg")
     start, folder = time.time(), Path(training.output_dir)
+    _say_idle_card()
     kept = same_training(folder, (model, lora, training))
     if not kept: check_output_dir(folder, training.resume)
+    answers_folder(system.cache_path)
     _say("[1/5] reading and checking the data")
     trainer = None if kept else TrainingManager(model, lora, training, system)
     loader = trainer.loader if trainer else DataLoader(training.csv_path)
@@ -501,13 +523,51 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
           f"ask it: {PROGRAM} ask --model_path {str(folder)!r} --question \"성년은 몇 살부터인가요?\"")
     return _results(folder, report, result, figures, time.time() - start)
 
+# %% ../nbs/80_cli.ipynb #x80left
+def training_left(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, *_) -> str:
+    "What a training that was cut off has left in its folder."
+    out = Path(training.output_dir)
+    if (out / "adapter_config.json").is_file(): return f"the tuned model in {out} is whole"
+    last = last_checkpoint(out)
+    return (f"{last.name} in {out} is whole; the same command with --resume goes on from there" if last else
+            "there was no checkpoint yet; the same command begins anew")
+
+
+def full_left(*settings) -> str:
+    "What `full` goes on with."
+    left = training_left(*settings)
+    return f"{left}; the same command goes on with the comparison" if left.endswith("is whole") else left
+
+
+def batch_left(data: BatchInput, inference: InferenceConfig, system: SystemConfig, *_) -> str:
+    "How many questions were answered."
+    questions = read_questions(data.questions_file)
+    kept = AskedModel(inference.model_path, None, system.cache_path).known(questions, inference)
+    return f"{kept} of {len(questions)} answers are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
+
+
+def evaluation_left(data: EvaluationInput, *_) -> str:
+    "Answers are kept as they come."
+    return f"the answers given so far are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
+
+
+def benchmark_left(data: BenchmarkInput, *_) -> str:
+    "Runs beside a peer are kept where a file for them was named."
+    return f"finished runs are kept in {data.runs_file}; the same command goes on with the others" if data.runs_file else ""
+
+
+def nothing_left(*_) -> str:
+    "Of a command that writes whole or not at all."
+    return "nothing was written"
+
 # %% ../nbs/80_cli.ipynb #507e6e73
 @dataclass
 class Command:
-    "A command: its function, the classes whose fields are its flags, and one line of help."
+    "A command: its function, the classes whose fields are its flags, one line of help, and what it leaves when it is cut off."
     run: Callable
     classes: tuple[type, ...]
     help: str
+    left: Callable[..., str] = lambda *settings: ""
 
 
 _train = (ModelConfig, LoRAConfig, TrainingConfig, SystemConfig, Recipe)
@@ -518,29 +578,49 @@ COMMANDS = dict(
     bases=Command(run_bases, (SystemConfig, Output), "embedded bases, and which of them were fetched"),
     check_csv=Command(run_check_csv, (CsvInput, Output), "faults of a file of questions and answers, by line"),
     plan=Command(run_plan, (PlanInput, Output), "the memory that training needs, before any download"),
-    train=Command(run_train, (*_train, Output), "train adapters on a file of questions and answers"),
+    train=Command(run_train, (*_train, Output), "train adapters on a file of questions and answers", training_left),
     chat=Command(run_chat, (InferenceConfig, SystemConfig), "talk with the tuned model in the terminal"),
     ask=Command(run_ask, (AskInput, InferenceConfig, SystemConfig, Output),
                 "one question, one answer with its articles"),
     batch=Command(run_batch, (BatchInput, InferenceConfig, SystemConfig, Output),
-                  "answer a file of questions into a report"),
+                  "answer a file of questions into a report", batch_left),
     evaluate=Command(run_evaluate, (EvaluationInput, InferenceConfig, SystemConfig, Output),
-                     "base against tuned on held-out questions"),
+                     "base against tuned on held-out questions", evaluation_left),
     benchmark=Command(run_benchmark, (BenchmarkInput, Output),
-                      "speed and memory: benchmark training|inference|data|memory|threads"),
+                      "speed and memory: benchmark training|inference|data|memory|threads", benchmark_left),
     export=Command(run_export, (ExportInput, SystemConfig, Output),
-                   "write a merged model for Ollama, vLLM or transformers"),
-    full=Command(run_full, (*_train, EvaluationInput, Output), "check, plan, train, evaluate, report"))
+                   "write a merged model for Ollama, vLLM or transformers", nothing_left),
+    full=Command(run_full, (*_train, EvaluationInput, Output), "check, plan, train, evaluate, report", full_left))
 
 # %% ../nbs/80_cli.ipynb #931abd66
 def _usage() -> str:
     lines = "\n".join(f"  {name:<13} {c.help}" for name, c in COMMANDS.items())
     return f"usage: civillaw COMMAND [--flag value ...]\n\n{lines}\n\ncivillaw COMMAND --help lists its flags."
 
+# %% ../nbs/80_cli.ipynb #x80endin
+class Ended(KeyboardInterrupt):
+    "The system asked this process to end."
+    def __init__(self, number: int, *_): self.number = number
+
+
+def _end(number: int, frame) -> None: raise Ended(number)
+
+
+@contextmanager
+def end_in_order():
+    "Inside, a signal to end is an interrupt; outside the main thread, where no signals come, nothing changes."
+    numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, n)]
+    if threading.current_thread() is not threading.main_thread(): numbers = []
+    taken = [n for n in numbers if signal.getsignal(n) is signal.SIG_DFL]
+    for n in taken: signal.signal(n, _end)
+    try: yield
+    finally:
+        for n in taken: signal.signal(n, signal.SIG_DFL)
+
 # %% ../nbs/80_cli.ipynb #07062a94
 def main(
     argv: list[str] | None = None,  # command and flags; None: those of the process
-) -> int:  # exit status: 0 done, 1 failed, 2 wrong call or input
+) -> int:  # exit status: 0 done, 1 failed, 2 wrong call or input, above 128 ended by a signal
     "Run one command."
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -558,23 +638,51 @@ def main(
     if not int(os.environ.get("RANK", 0)): return _run(name, flags)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere): return _run(name, flags)  # the first process speaks
 
+# %% ../nbs/80_cli.ipynb #x80fail
+def failure(
+    error: BaseException,  # what ended a command
+) -> tuple[str, int]:  # what to say of it and the exit status; 0: an error of this program, to be raised
+    "The kind of an error that is nobody's mistake."
+    if isinstance(error, KeyboardInterrupt):
+        number = getattr(error, "number", signal.SIGINT)
+        return ("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"), 128 + number
+    if isinstance(error, OSError): return str(error), 1  # a full disk, a file that went away
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and should_reduce_batch_size(error):
+        return "memory ran out; close other programs, or pass a smaller --batch_size or --answer_batch_size", 1
+    return type(error).__name__, 0
+
+
+def _left(name: str, settings: tuple) -> str:
+    "What a command has left; empty where it had not begun, or cannot say."
+    with suppress(Exception): return COMMANDS[name].left(*settings) if settings else ""
+    return ""
+
+
+def _close_pipe() -> int:
+    "The reader of the output went away, as `| head` does: no error, and nothing more to say."
+    with suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
 # %% ../nbs/80_cli.ipynb #870f5abf
 def _run(name: str, flags: list[str]) -> int:
     "Parse, run and report; only an `InputError` is the caller's mistake."
+    settings = ()
     try:
-        settings = parse(name, COMMANDS[name].classes, flags)
-        result = COMMANDS[name].run(*settings)
-        if result is not None and any(isinstance(s, Output) and s.json for s in settings):
-            print(json.dumps(result, ensure_ascii=False))
+        with end_in_order():
+            settings = parse(name, COMMANDS[name].classes, flags)
+            result = COMMANDS[name].run(*settings)
+            if result is not None and any(isinstance(s, Output) and s.json for s in settings):
+                print(json.dumps(result, ensure_ascii=False))
+            sys.stdout.flush()
         return 0
     except SystemExit as e: return e.code or 0
     except InputError as e:
         print(f"civillaw {name}: {e}", file=sys.stderr)
         return 2
-    except OSError as e:  # a full disk, a file that went away
-        print(f"civillaw {name}: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"civillaw {name}: interrupted", file=sys.stderr)
-        return 130
+    except BrokenPipeError: return _close_pipe()
+    except BaseException as e:
+        why, status = failure(e)
+        _say(f"civillaw {name}: {'; '.join(filter(None, (why, _left(name, settings))))}")
+        if not status: raise
+        return status
     finally: stop_log()

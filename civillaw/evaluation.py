@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['BREAKDOWNS', 'GUARD', 'PARTS', 'field_names', 'read_jsonl', 'first_fields', 'read_questions_with_gold',
-           'held_out_rows', 'trained_on', 'AnswerCache', 'cache_key', 'AskedModel', 'article_digits', 'Evaluation',
-           'with_guard', 'models_of', 'evaluate', 'metrics_markdown', 'chosen_rows', 'chosen_answers', 'side_by_side']
+           'held_out_rows', 'trained_on', 'AnswerCache', 'cache_key', 'answers_folder', 'AskedModel', 'article_digits',
+           'Evaluation', 'with_guard', 'models_of', 'evaluate', 'metrics_markdown', 'chosen_rows', 'chosen_answers',
+           'side_by_side']
 
 # %% ../nbs/62_evaluation.ipynb #3e791810
-import hashlib, json, math, re
+import hashlib, json, math, os, re
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -196,6 +197,18 @@ def cache_key(
                  prompt=render_prompt(tokenizer, format_prompt("?"), add_generation_prompt=True))
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
 
+# %% ../nbs/62_evaluation.ipynb #x62folder
+def answers_folder(
+    cache_dir: str | Path | None = None,  # as the user named it; None: the user's cache folder
+) -> Path:  # made, if missing
+    "The folder where answers are kept; raises `InputError` where it cannot be written."
+    folder, why = Path(cache_dir or SystemConfig().cache_path) / "answers", "no new files are allowed there"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK): return folder
+    except OSError as e: why = e.strerror
+    raise InputError(f"cache_dir = {str(folder.parent)!r}: cannot be written ({why}); pass another --cache_dir")
+
 # %% ../nbs/62_evaluation.ipynb #c49cc863
 class AskedModel:
     "A base or tuned model with what it said before; it is loaded when something is missing."
@@ -205,10 +218,10 @@ class AskedModel:
         cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
         fresh: bool = False,  # ask anew
     ):
-        "Find the model without loading it; raises `InputError` where it is missing."
+        "Find the model without loading it; raises `InputError` where it is missing, or answers cannot be kept."
         self.args, self.fresh, self._caches, self._manager = (model_path, model_config, cache_dir), fresh, {}, None
         self.found = InferenceModelManager(*self.args)
-        self.folder = Path(cache_dir or SystemConfig().cache_path) / "answers"
+        self.folder = answers_folder(cache_dir)
 
 # %% ../nbs/62_evaluation.ipynb #8d96ab1c
 @patch

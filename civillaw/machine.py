@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'best_seconds', 'gemm_peak_gflops', 'core_gflops', 'cpu_has_bf16', 'cpu_gflops', 'bf16_verdict',
-           'has_kernels', 'choose_device', 'choose_dtype', 'check_gpu_memory', 'free_memory', 'peak_memory_mb',
-           'peak_mb', 'PeakMemory', 'windows_memory_warning', 'keep_freed_memory', 'package_version', 'cpu_name',
-           'memory_gb', 'machine_info']
+           'has_kernels', 'choose_device', 'choose_dtype', 'idle_gpu_warning', 'check_gpu_memory', 'free_memory',
+           'peak_memory_mb', 'peak_mb', 'PeakMemory', 'windows_memory_warning', 'keep_freed_memory', 'package_version',
+           'cpu_name', 'memory_gb', 'machine_info']
 
 # %% ../nbs/03_machine.ipynb #2c0ade06
-import ctypes, gc, importlib.metadata, os, platform, sys, threading, time
+import ctypes, gc, importlib.metadata, os, platform, shutil, sys, threading, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
@@ -121,6 +121,13 @@ def choose_dtype(
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+# %% ../nbs/03_machine.ipynb #x03idle
+def idle_gpu_warning() -> str:  # empty where torch uses the GPU, or none is here
+    "What to say where an NVIDIA driver answers and torch has no use of the card."
+    if torch.cuda.is_available() and has_kernels() or not shutil.which("nvidia-smi"): return ""
+    return ("An NVIDIA driver is here, but torch cannot use the card, so all is computed on the CPU: this torch is a CPU build "
+            "(as on Windows from PyPI), or too old or too new for card and driver. Install the one that the selector on pytorch.org names.")
 
 # %% ../nbs/03_machine.ipynb #15cdc16e
 def check_gpu_memory() -> dict:  # name, total, allocated and peak in GB; `available` False without a GPU
