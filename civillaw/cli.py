@@ -6,10 +6,10 @@
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
            'BenchmarkInput', 'ExportInput', 'Parser', 'recipe_settings', 'parse', 'show', 'run_check_system',
            'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'markdown_file', 'run_chat', 'run_ask',
-           'run_batch', 'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
-           'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full', 'training_left', 'full_left',
-           'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order',
-           'main', 'failure']
+           'run_batch', 'Asked', 'read_asked', 'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate',
+           'run_benchmark', 'run_export', 'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full',
+           'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command',
+           'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
 import json, os, re, signal, sys, threading, time
@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              InputError, LoRAConfig, ModelConfig, SystemConfig,
                              TrainingConfig, default_inference_settings, load_recipe,
-                             make_configs, recipe_of, require, setting, start_log, stop_log)
+                             Settings, make_configs, recipe_of, require, setting, start_log, stop_log)
 from .text import check_output_file, write_text
 from .machine import check_gpu_memory, free_memory, idle_gpu_warning, machine_info
 from .statute import get_notice
@@ -41,7 +41,7 @@ from .training import TrainingManager
 from .inference import InferenceManager, answers_markdown, read_questions
 from .chat import ChatBot, terminal_chat
 from .evaluation import (AskedModel, Evaluation, answers_folder, chosen_answers, evaluate, field_names,
-                                 held_out_rows, metrics_markdown, models_of, side_by_side)
+                                 held_out_rows, metrics_markdown, models_of, side_by_side, trained_on)
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
                                  read_statements)
@@ -101,7 +101,7 @@ class BatchInput:
 
 # %% ../nbs/80_cli.ipynb #ae71f3fe
 @dataclass
-class EvaluationInput:
+class EvaluationInput(Settings):
     "Which questions."
     eval_file: list[str] = setting([], "files with question and answer, or .jsonl with statement and label; default: what was "
                                    "held out of the data set")
@@ -112,6 +112,10 @@ class EvaluationInput:
     statute_questions: int = setting(0, "questions of each kind made from the table of articles (which exists, which is "
                                      "deleted, which has the title); 0: none")
     fresh: bool = setting(False, "ask anew instead of using answers that were kept")
+
+    def check(self) -> None:
+        require(self.guards in ("off", "on", "both"), "guards", self.guards, "must be off, on or both")
+        for name in ("max_questions", "statute_questions"): require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
 
 # %% ../nbs/80_cli.ipynb #7a8244e0
 @dataclass
@@ -310,21 +314,40 @@ def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig
     return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
 
 # %% ../nbs/80_cli.ipynb #1637a819
+@dataclass
+class Asked:
+    "What will be asked."
+    questions: dict[str, list[dict]]  # of `held_out_rows`
+    statements: dict[str, list[dict]]  # of `read_statements`, by the names of their files
+
+
+def read_asked(
+    data: EvaluationInput,  # files and numbers
+    csv_path: str | Path | None,  # the data set of the training; None: only what the files hold is asked
+    loader: DataLoader | None = None,  # the data set, where it was read already
+    needed: bool = True,  # false: no questions are no error
+) -> Asked:
+    "Read what will be asked; raises `InputError` for what cannot be, before anything is loaded or trained."
+    fields = field_names(data.fields)
+    files = [f for f in data.eval_file if is_statements(f, fields)]
+    sets = {Path(f).stem: read_statements(f, fields) for f in files}
+    require(len(sets) == len(files), "eval_file", files, "two files share a name; rename one")
+    few = lambda rows, most: [rows[k * len(rows) // most] for k in range(most)]
+    others, held_out = [f for f in data.eval_file if f not in files], csv_path is not None
+    questions = held_out_rows(csv_path, others, data.max_questions, loader, fields, needed) if others or held_out else {}
+    return Asked(questions, {k: few(rows, min(data.max_questions or len(rows), len(rows))) for k, rows in sets.items()})
+
+
 def choice_figures(
     model_path: str | Path,  # folder of a tuned model
-    data: EvaluationInput,  # files and numbers
+    data: EvaluationInput,  # whether questions on article numbers are asked, and anew
+    statements: dict[str, list[dict]],  # of `read_asked`
     model_config: ModelConfig | None,  # dtype, bits and device; None: bits as trained
     cache_dir: Path,  # of embedded model and answers
 ) -> dict[str, dict[str, ChoiceFigures]]:  # by `statements` and `statute`, where they are asked for
     "Figures on statements and on questions made from the table of articles."
-    fields, out = field_names(data.fields), {}
-    files = [f for f in data.eval_file if is_statements(f, fields)]
-    take = lambda rows, most: [rows[k * len(rows) // most] for k in range(most)]
-    sets = {Path(f).stem: read_statements(f, fields) for f in files}
-    require(len(sets) == len(files), "eval_file", files, "two files share a name; rename one")
-    models = lambda: models_of(model_path, model_config, cache_dir, data.fresh)
-    if sets: out["statements"] = evaluate_statements(
-        models(), {k: take(rows, min(data.max_questions or len(rows), len(rows))) for k, rows in sets.items()})
+    models, out = lambda: models_of(model_path, model_config, cache_dir, data.fresh), {}
+    if statements: out["statements"] = evaluate_statements(models(), statements)
     if data.statute_questions: out["statute"] = evaluate_statute(models(), data.statute_questions)
     return out
 
@@ -347,16 +370,16 @@ def choice_dict(
 def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "Base against tuned model on held-out questions, statements and article numbers."
     read_adapter_config(inference.model_path)
-    fields = field_names(data.fields)
-    questions = [f for f in data.eval_file if not is_statements(f, fields)]
+    only_statements = data.eval_file and all(is_statements(f, field_names(data.fields)) for f in data.eval_file)
+    asked = read_asked(data, None if only_statements else BUNDLED_CSV if data.eval_file else trained_on(inference.model_path))
     start_log("inference", system.log_dir)
-    figures, out = {}, dict(model_path=inference.model_path, sets={})
-    if questions or not data.eval_file:
-        result = evaluate(inference.model_path, inference, questions, data.max_questions, cache_dir=system.cache_path,
-                          fields=data.fields, guards=data.guards, fresh=data.fresh, bits=data.bits)
+    out = dict(model_path=inference.model_path, sets={})
+    if asked.questions:
+        result = evaluate(inference.model_path, inference, cache_dir=system.cache_path, rows=asked.questions, guards=data.guards,
+                          fresh=data.fresh, bits=data.bits)
         print(metrics_markdown(result))
         out = result.as_dict()
-    figures = choice_figures(inference.model_path, data, None, system.cache_path)
+    figures = choice_figures(inference.model_path, data, asked.statements, None, system.cache_path)
     for table in choice_tables(figures): print(f"\n{table}")
     return out | choice_dict(figures)
 
@@ -503,19 +526,18 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     _say("[1/5] reading and checking the data")
     trainer = None if kept else TrainingManager(model, lora, training, system)
     loader = trainer.loader if trainer else DataLoader(training.csv_path)
-    questions = [f for f in data.eval_file if not is_statements(f, field_names(data.fields))]
-    asked = held_out_rows(training.csv_path, questions, data.max_questions, loader, field_names(data.fields), needed=False)
-    if trainer: _say_plan(training, loader, sum(map(len, asked.values())))
+    asked = read_asked(data, training.csv_path, loader, needed=False)
+    if trainer: _say_plan(training, loader, sum(map(len, asked.questions.values())))
     _say("[2/5] checking the machine and planning memory")
     hint = card_hint(check_gpu_memory()) if model.model_name in known_bases() else ""
     if hint: _say(hint)
     facts = _facts(model, lora, training, loader)
     _say(f"[3/5] {'training' if trainer else f'{folder} holds this training already: keeping it'}")
     if trainer: _train_and_leave(trainer)
-    _say(f"[4/5] {'asking base and tuned model the held-out questions' if asked else 'nothing is held out, so nothing is compared'}")
-    result = evaluate(folder, None, questions, data.max_questions, model, system.cache_path, loader, data.fields, data.guards,
-                      data.fresh, data.bits) if asked else None
-    figures = choice_figures(folder, data, model, system.cache_path)
+    _say(f"[4/5] {'asking base and tuned model the held-out questions' if asked.questions else 'nothing is held out, so nothing is compared'}")
+    result = evaluate(folder, None, model_config=model, cache_dir=system.cache_path, rows=asked.questions, guards=data.guards,
+                      fresh=data.fresh, bits=data.bits) if asked.questions else None
+    figures = choice_figures(folder, data, asked.statements, model, system.cache_path)
     _say("[5/5] writing the report")
     report = write_report(folder, result, facts, choice_tables(figures))
     print("\n\n".join([*([metrics_markdown(result)] if result else []), *choice_tables(figures)]))

@@ -460,7 +460,7 @@ def evaluate(
     max_questions: int = 0,  # questions a set at most; 0: all
     model_config: ModelConfig | None = None,  # dtype, bits and device
     cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
-    loader: DataLoader | None = None,  # the data set, where it was read already
+    rows: dict[str, list[dict]] | None = None,  # of `held_out_rows`, where they were read already
     fields: list[str] = (),  # field names of `eval_files`, such as `answer=reference`
     guards: str = "off",  # the guard against repetition: off, on, or both, one after the other
     fresh: bool = False,  # ask anew instead of using answers that were kept
@@ -469,8 +469,7 @@ def evaluate(
     "Ask base and tuned model the same held-out questions; shows a bar for each."
     require(guards in ("off", "on", "both"), "guards", guards, "must be off, on or both")
     models = models_of(model_path, model_config, cache_dir, fresh)
-    data = BUNDLED_CSV if eval_files or loader else trained_on(model_path)
-    rows = held_out_rows(data, eval_files, max_questions, loader, field_names(fields))
+    rows = rows or held_out_rows(BUNDLED_CSV if eval_files else trained_on(model_path), eval_files, max_questions, None, field_names(fields))
     config = config or replace(InferenceConfig(**default_inference_settings(models["base"].found.base.config.model_name)), max_new_tokens=320)
     asked = {on: {} for on in dict(off=[False], on=[True], both=[False, True])[guards]}
     gold = {}
