@@ -656,6 +656,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'civillaw.plan.memory_parts': ('plan.html#memory_parts', 'civillaw/plan.py'),
                                'civillaw.plan.model_shape': ('plan.html#model_shape', 'civillaw/plan.py'),
                                'civillaw.plan.plan_memory': ('plan.html#plan_memory', 'civillaw/plan.py'),
+                               'civillaw.plan.usable_gpu': ('plan.html#usable_gpu', 'civillaw/plan.py'),
                                'civillaw.plan.weight_format': ('plan.html#weight_format', 'civillaw/plan.py')},
             'civillaw.prompt': { 'civillaw.prompt._prompt_text': ('prompt.html#_prompt_text', 'civillaw/prompt.py'),
                                  'civillaw.prompt._special_tokens': ('prompt.html#_special_tokens', 'civillaw/prompt.py'),
