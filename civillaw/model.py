@@ -416,7 +416,7 @@ def merge_dtype(
 ) -> torch.dtype:  # float32 where it fits; bfloat16 where only that does, and the base is kept so
     """The dtype that main memory has room for, before a weight is read; raises `InputError` with what is needed and there.
 
-    Measured peaks of loading, gate, merge and the copy in bfloat16, beside the weights: 0.2 GB (135M) and 0.4 GB (0.5B)
+    Measured peaks of loading, gate, merge and the copy in bfloat16, beside the weights: 0.3 GB (135M) and 0.4 GB (0.5B)
     in float32, 0.4 and 0.2 GB in bfloat16; counted are the largest matrix in bfloat16 and half a GB."""
     try: config = AutoConfig.from_pretrained(base.source)
     except (OSError, ValueError) as e: raise hub_error(base.config.model_name, e) from e
