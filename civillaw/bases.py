@@ -150,6 +150,15 @@ def _from_hub(base: Base, parts: Path, endpoint: str | None, bar: tqdm) -> Path:
     require(_size(part) == base.size, base.hub["repo"], base.hub["file"], reason)
     return part
 
+# %% ../nbs/30_bases.ipynb #x30pipho
+def _how_to_get_pip() -> str:
+    "The command that brings pip here: uv's where uv made the environment, else Python's own, where it has that."
+    made_by = Path(sys.executable).parent.parent / "pyvenv.cfg"
+    uv = made_by.is_file() and re.search(r"^uv\s*=", made_by.read_text(encoding="utf-8", errors="replace"), re.M)
+    if uv: return f"run `uv pip install pip --python {sys.executable}`"
+    if find_spec("ensurepip"): return f"run `{sys.executable} -m ensurepip`"
+    return "install your system's packages python3-pip and python3-venv, and make the environment anew"
+
 # %% ../nbs/30_bases.ipynb #7fc496ae
 def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo | None:
     "The one member of a whole wheel that matches; None where the zip is torn or has no such member."
@@ -158,15 +167,6 @@ def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo | None:
             found = [i for i in z.infolist() if fnmatch(i.filename, pattern)]
             return found[0] if len(found) == 1 and z.testzip() is None else None
     except (OSError, zipfile.BadZipFile, zlib.error): return None
-
-
-def _how_to_get_pip() -> str:
-    "The command that brings pip here: uv's where uv made the environment, else Python's own, where it has that."
-    made_by = Path(sys.executable).parent.parent / "pyvenv.cfg"
-    uv = made_by.is_file() and re.search(r"^uv\s*=", made_by.read_text(encoding="utf-8", errors="replace"), re.M)
-    if uv: return f"run `uv pip install pip --python {sys.executable}`"
-    if find_spec("ensurepip"): return f"run `{sys.executable} -m ensurepip`"
-    return "install your system's packages python3-pip and python3-venv, and make the environment anew"
 
 
 def _pip_download(package: str, wheel: Path) -> None:
@@ -380,11 +380,13 @@ _REASONS = (  # what an error or a cause of it says, what went wrong, the way ou
     (r"trust_remote_code", "brings code of its own, which is never run", "choose a base that transformers knows"),
     (r"does not recognize this architecture|model type", "an architecture that this transformers does not know", "choose another base"),
     (r"outgoing traffic has been disabled|HF_HUB_OFFLINE|OfflineMode", "the hub is switched off here by HF_HUB_OFFLINE", "unset it, or {else_}"),
-    (r"CERTIFICATE_VERIFY|SSL", "the connection to the hub is not trusted here", "set SSL_CERT_FILE to the certificate of your network, or {else_}"),
+    (r"CERTIFICATE_VERIFY|SSL", "the connection to the hub is not trusted here",
+     "set SSL_CERT_FILE to the certificate of your network, or {else_}"),
     (r"\b407\b|[Pp]roxy", "the proxy lets nothing through", "look at HTTPS_PROXY, or {else_}"),
     (r"\b(?:429|5\d\d)(?= [A-Z])", "the hub is busy or out of order", "try again later, or {else_}"),
     (r"\b40[13]\b", "the hub, or a wall before it, refuses", "run `hf auth login`, or {else_}"),
-    (r"[Tt]imed? ?out|Timeout|onnect|resolve|cached files|LocalEntryNotFound|not a local folder", "the hub cannot be reached", "{proxy}{else_}"),
+    (r"[Tt]imed? ?out|Timeout|onnect|resolve|cached files|LocalEntryNotFound|not a local folder",
+     "the hub cannot be reached", "{proxy}{else_}"),
 )
 
 
