@@ -27,14 +27,14 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              TrainingConfig, default_inference_settings, load_recipe,
                              Settings, make_configs, recipe_of, require, setting, start_log, stop_log)
 from .text import check_output_file, write_text
-from .machine import check_gpu_memory, free_memory, idle_gpu_warning, machine_info
+from .machine import free_memory, idle_gpu_warning, machine_info
 from .statute import get_notice
 from .table import load_table
 from .checks import check_table, repair_csv
 from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
 from .model import ModelManager, export_model, read_adapter_config
-from .plan import card_hint, check_system, plan_memory
+from .plan import card_hint, check_system, plan_memory, usable_gpu
 from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
 from .training import TrainingManager
@@ -137,6 +137,7 @@ class BenchmarkInput:
 class ExportInput:
     "What to write, and where."
     model_path: str = setting("./fine_tuned_model", "folder of the tuned model")
+    base_path: str = setting("", "where its base stands now, if it moved since the training", ("--base_model",))
     to: str = setting("merged", "merged, ollama or vllm")
     output_dir: str = setting("./exported_model", "a new folder")
 
@@ -308,7 +309,7 @@ def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig
             "is the file of questions; name another")
     if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
     start_log("inference", system.log_dir)
-    answers = AskedModel(inference.model_path, None, system.cache_path, data.fresh).answers(questions, inference)
+    answers = AskedModel(inference.model_path, None, system.cache_path, data.fresh, inference.base_path).answers(questions, inference)
     write_text(target, answers_markdown(answers))
     print(f"{len(answers)} answers in {target}")
     return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
@@ -344,9 +345,10 @@ def choice_figures(
     statements: dict[str, list[dict]],  # of `read_asked`
     model_config: ModelConfig | None,  # dtype, bits and device; None: bits as trained
     cache_dir: Path,  # of embedded model and answers
+    base_path: str = "",  # where the base stands now, if it moved
 ) -> dict[str, dict[str, ChoiceFigures]]:  # by `statements` and `statute`, where they are asked for
     "Figures on statements and on questions made from the table of articles."
-    models, out = lambda: models_of(model_path, model_config, cache_dir, data.fresh), {}
+    models, out = lambda: models_of(model_path, model_config, cache_dir, data.fresh, base_path), {}
     if statements: out["statements"] = evaluate_statements(models(), statements)
     if data.statute_questions: out["statute"] = evaluate_statute(models(), data.statute_questions)
     return out
@@ -379,7 +381,7 @@ def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: Syst
                           fresh=data.fresh, bits=data.bits)
         print(metrics_markdown(result))
         out = result.as_dict()
-    figures = choice_figures(inference.model_path, data, asked.statements, None, system.cache_path)
+    figures = choice_figures(inference.model_path, data, asked.statements, None, system.cache_path, inference.base_path)
     for table in choice_tables(figures): print(f"\n{table}")
     return out | choice_dict(figures)
 
@@ -408,7 +410,7 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
 # %% ../nbs/80_cli.ipynb #af461d8f
 def run_export(data: ExportInput, system: SystemConfig, output: Output) -> dict:
     "Write a merged model for other programs."
-    out = export_model(data.model_path, data.to, data.output_dir, system.cache_path)
+    out = export_model(data.model_path, data.to, data.output_dir, system.cache_path, data.base_path or None)
     print(f"exported to {out}; its README.md says how to run it")
     return dict(output_dir=str(out), files=sorted(p.name for p in out.iterdir()))
 
@@ -529,7 +531,7 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     asked = read_asked(data, training.csv_path, loader, needed=False)
     if trainer: _say_plan(training, loader, sum(map(len, asked.questions.values())))
     _say("[2/5] checking the machine and planning memory")
-    hint = card_hint(check_gpu_memory()) if model.model_name in known_bases() else ""
+    hint = card_hint(usable_gpu()) if model.model_name in known_bases() else ""
     if hint: _say(hint)
     facts = _facts(model, lora, training, loader)
     _say(f"[3/5] {'training' if trainer else f'{folder} holds this training already: keeping it'}")
@@ -564,7 +566,7 @@ def full_left(*settings) -> str:
 def batch_left(data: BatchInput, inference: InferenceConfig, system: SystemConfig, *_) -> str:
     "How many questions were answered."
     questions = read_questions(data.questions_file)
-    kept = AskedModel(inference.model_path, None, system.cache_path).known(questions, inference)
+    kept = AskedModel(inference.model_path, None, system.cache_path, False, inference.base_path).known(questions, inference)
     return f"{kept} of {len(questions)} answers are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
 
 

@@ -166,6 +166,7 @@ def check(self: TrainingConfig) -> None:
 class InferenceConfig(Settings):
     "Which tuned model answers, and how its words are chosen."
     model_path: str = setting("./fine_tuned_model", "folder of the tuned model")
+    base_path: str = setting("", "where the base of the tuned model stands now, if it moved since the training", ("--base_model",))
     max_new_tokens: int = setting(320, "longest answer, in tokens")
     do_sample: bool = setting(False, "draw words by chance instead of taking the likeliest")
     temperature: float = setting(0.7, "spread of the draw, with do_sample")

@@ -179,7 +179,7 @@ class AnswerCache:
 def _acting(config: InferenceConfig) -> dict:
     "The settings that an answer follows from."
     drawing = ("temperature", "top_p", "top_k", "seed") if not config.do_sample else ()
-    return {k: v for k, v in asdict(config).items() if k not in ("model_path", "answer_batch_size", *drawing)}
+    return {k: v for k, v in asdict(config).items() if k not in ("model_path", "base_path", "answer_batch_size", *drawing)}
 
 
 def cache_key(
@@ -217,10 +217,12 @@ class AskedModel:
         model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
         cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
         fresh: bool = False,  # ask anew
+        base_path: str | Path | None = None,  # where the base of an adapter stands now, if it moved
     ):
         "Find the model without loading it; raises `InputError` where it is missing, or answers cannot be kept."
         self.args, self.fresh, self._caches, self._manager = (model_path, model_config, cache_dir), fresh, {}, None
-        self.found = InferenceModelManager(*self.args)
+        self.base_path = base_path
+        self.found = InferenceModelManager(*self.args, base_model=base_path)
         self.folder = answers_folder(cache_dir)
 
 # %% ../nbs/62_evaluation.ipynb #8d96ab1c
@@ -228,7 +230,7 @@ class AskedModel:
 def manager(self: AskedModel, config: InferenceConfig | None = None) -> InferenceManager:
     "The loaded model under these settings."
     path, model_config, cache_dir = self.args
-    if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir)
+    if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir, self.base_path or "")
     if config: self._manager.config = config
     return self._manager
 
@@ -437,10 +439,11 @@ def models_of(
     model_config: ModelConfig | None = None,  # dtype, bits and device; None: bits as trained
     cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
     fresh: bool = False,  # ask anew
+    base_path: str | Path | None = None,  # where the base stands now, if it moved
 ) -> dict[str, AskedModel]:  # `base` and `tuned`
     "The tuned model and its base in the same numbers; nothing is loaded."
     read_adapter_config(model_path)
-    tuned = AskedModel(model_path, model_config, cache_dir, fresh)
+    tuned = AskedModel(model_path, model_config, cache_dir, fresh, base_path)
     return dict(base=AskedModel(None, tuned.found.base.config, cache_dir, fresh), tuned=tuned)
 
 # %% ../nbs/62_evaluation.ipynb #7a67f28d
@@ -468,7 +471,7 @@ def evaluate(
 ) -> Evaluation:  # with table, plot and JSON
     "Ask base and tuned model the same held-out questions; shows a bar for each."
     require(guards in ("off", "on", "both"), "guards", guards, "must be off, on or both")
-    models = models_of(model_path, model_config, cache_dir, fresh)
+    models = models_of(model_path, model_config, cache_dir, fresh, config and config.base_path)
     rows = rows or held_out_rows(BUNDLED_CSV if eval_files else trained_on(model_path), eval_files, max_questions, None, field_names(fields))
     config = config or replace(InferenceConfig(**default_inference_settings(models["base"].found.base.config.model_name)), max_new_tokens=320)
     asked = {on: {} for on in dict(off=[False], on=[True], both=[False, True])[guards]}

@@ -120,10 +120,12 @@ class InferenceManager:
         config: InferenceConfig | None = None,  # lengths and sampling; None: as its recipe says
         model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
         cache_dir: str | Path | None = None,  # folder of embedded bases
+        base_model: str | Path | None = None,  # where the base of an adapter stands now, if it moved; None: as `config` says
     ):
         "Load model and tokenizer; raises `InputError` where the folder holds no model that can be trusted."
-        merge = config is None or config.merge_adapter
-        self.manager, self.model_path = InferenceModelManager(model_path, model_config, cache_dir, merge), model_path
+        merge, self.model_path = config is None or config.merge_adapter, model_path
+        if base_model is None and config: base_model = config.base_path
+        self.manager = InferenceModelManager(model_path, model_config, cache_dir, merge, base_model)
         self.config = config or InferenceConfig(**default_inference_settings(self.manager.base.config.model_name))
         self.model, self.tokenizer = self.manager.load()
         self.turn_end = end_of_turn_id(self.tokenizer)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'best_seconds', 'gemm_peak_gflops', 'core_gflops', 'cpu_has_bf16', 'cpu_gflops', 'bf16_verdict',
-           'has_kernels', 'choose_device', 'choose_dtype', 'idle_gpu_warning', 'check_gpu_memory', 'free_memory',
+           'has_kernels', 'choose_device', 'choose_dtype', 'check_gpu_memory', 'free_memory', 'idle_gpu_warning',
            'peak_memory_mb', 'peak_mb', 'PeakMemory', 'windows_memory_warning', 'keep_freed_memory', 'package_version',
            'cpu_name', 'memory_gb', 'machine_info']
 
@@ -122,13 +122,6 @@ def choose_dtype(
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
-# %% ../nbs/03_machine.ipynb #x03idle
-def idle_gpu_warning() -> str:  # empty where torch uses the GPU, or none is here
-    "What to say where an NVIDIA driver answers and torch has no use of the card."
-    if torch.cuda.is_available() and has_kernels() or not shutil.which("nvidia-smi"): return ""
-    return ("An NVIDIA driver is here, but torch cannot use the card, so all is computed on the CPU: this torch is a CPU build "
-            "(as on Windows from PyPI), or too old or too new for card and driver. Install the one that the selector on pytorch.org names.")
-
 # %% ../nbs/03_machine.ipynb #15cdc16e
 def check_gpu_memory() -> dict:  # name, total, allocated and peak in GB; `available` False without a GPU
     "Memory of the first CUDA GPU in GB."
@@ -144,6 +137,16 @@ def free_memory() -> None:
     "Collect what was deleted and return cached GPU memory."
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+# %% ../nbs/03_machine.ipynb #x03idle
+def idle_gpu_warning() -> str:  # empty where torch uses the GPU, or none is here
+    "What to say where an NVIDIA card is here and torch has no use of it."
+    seen = torch.cuda.is_available()
+    if seen and has_kernels() or not (seen or shutil.which("nvidia-smi")): return ""
+    why = (f"it has no kernels for the {check_gpu_memory()['name']}" if seen else
+           "this torch is a CPU build, as on Windows from PyPI, or the driver is too old")
+    return (f"An NVIDIA driver is here, but torch cannot use the card: {why}. Everything runs on the CPU; reinstall torch for CUDA "
+            "and this card, as the selector on pytorch.org says.")
 
 # %% ../nbs/03_machine.ipynb #c03used2
 def peak_memory_mb() -> int:  # of this process since it began

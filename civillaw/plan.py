@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from .bases import cached_base
 from .config import DEFAULT_BASE, LOSS_CHUNK_TOKENS, SMALL_BASE, ModelConfig, require
 from .machine import (PACKAGES, bf16_verdict, check_gpu_memory, choose_device, core_gflops,
-                              cpu_gflops, cpu_has_bf16, machine_info, package_version)
+                              cpu_gflops, cpu_has_bf16, idle_gpu_warning, machine_info, package_version)
 from fastcore.basics import patch
 
 # %% ../nbs/32_plan.ipynb #3089714e
@@ -253,10 +253,7 @@ def card_hint(
 def _verdict(gpu: dict, memory_gb: float, disk_free_gb: float) -> list[str]:
     "Sentences on what can be trained, on the dtype of the CPU, and what to repair first."
     said, room = [], gpu["total_gb"] if gpu["available"] else memory_gb
-    if not gpu["available"] and (gpu.get("name") or shutil.which("nvidia-smi")):
-        why = f"it has no kernels for the {gpu['name']}" if gpu.get("name") else "this torch is a CPU build or the driver is too old"
-        said.append(f"An NVIDIA driver is here, but torch cannot use the card: {why}. Reinstall torch for CUDA and this card "
-                    "as the selector on pytorch.org says.")
+    if not gpu["available"] and idle_gpu_warning(): said.append(idle_gpu_warning())
     able = dict.fromkeys(n.split("/")[-1] for n in KNOWN_SHAPES if room > 1 and plan_memory(n, room).fits)
     where = "GPU" if gpu["available"] else "CPU (in hours above 1B)"
     said.append(f"Can train on the {where}: {', '.join(able)}." if able
