@@ -187,7 +187,7 @@ def require_finite(self: CustomTrainer,
     made, rate = self.state.global_step, f"--learning_rate (now {self.args.learning_rate:g})"
     place = f"training step {made + 1}" if what != "held-out loss" else f"after {made} training steps"
     way_out = f"lower {rate}, or use --torch_dtype float32" if made else (
-        f"nothing was learned yet, so it is not {rate}: the base is damaged or too large for its type; use --torch_dtype float32, or fetch it again")
+        f"nothing was learned yet, so it is not {rate}: the base is damaged, or too large for its type; use --torch_dtype float32")
     raise InputError(f"{place}: the {what} is {float(value)}, so nothing of it is saved; {way_out}")
 
 

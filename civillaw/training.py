@@ -23,8 +23,7 @@ from .data import DataLoader, data_sha256
 from .model import ModelManager
 from .plan import config_shape, memory_parts, weight_format
 from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
-                                  last_checkpoint, lock_output_dir, note_run,
-                                  tell_write_failure)
+                                  last_checkpoint, lock_output_dir, note_run, tell_write_failure)
 from .oom import is_out_of_memory
 from .run_card import RunCard, code_sha256, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, is_due, plan_steps, read_schedule,
@@ -181,7 +180,7 @@ def training_arguments(
     total = training.max_steps if training.max_steps > 0 else math.ceil(steps * training.num_train_epochs)
     args = TrainingArguments(
         output_dir=str(Path(training.output_dir) / "checkpoints"), per_device_train_batch_size=training.batch_size,
-        per_device_eval_batch_size=training.batch_size,
+        per_device_eval_batch_size=training.batch_size, restore_callback_states_from_checkpoint=True,  # patience goes on
         gradient_accumulation_steps=training.gradient_accumulation_steps, learning_rate=training.learning_rate,
         num_train_epochs=training.num_train_epochs, max_steps=training.max_steps,
         warmup_steps=round(training.warmup_ratio * total), lr_scheduler_type=training.lr_scheduler_type,
@@ -191,7 +190,6 @@ def training_arguments(
         fp16=autocast and manager.dtype == torch.float16, use_cpu=manager.device == "cpu", eval_strategy="steps", eval_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, eval_on_start=not training.resume,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
-        restore_callback_states_from_checkpoint=True,  # patience goes on where it was
         disable_tqdm=False, report_to=training.report_to, seed=training.seed, data_seed=training.seed,
         remove_unused_columns=False, dataloader_num_workers=system.dataloader_num_workers,
         dataloader_pin_memory=system.pin_memory and manager.device == "cuda", ddp_find_unused_parameters=False,
