@@ -88,7 +88,8 @@ def tell_write_failure(
 # %% ../nbs/43_checkpoints.ipynb #x43reaso
 def _is_write_failure(error: Exception) -> bool:
     "Whether something could not be written, whichever library noticed it."
-    return isinstance(error, (OSError, SafetensorError)) or "file write" in str(error) or "PytorchStreamWriter" in str(error)
+    words = ("file write", "PytorchStreamWriter", "inline_container.cc")  # of torch, for which a file is an archive
+    return isinstance(error, (OSError, SafetensorError)) or any(word in str(error) for word in words)
 
 
 def _reason(error: Exception) -> str:
