@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .config import SMALL_BASE, InputError, require
 from .text import write_text
+from .checkpoints import tell_write_failure
 
 # %% ../nbs/45_schedule.ipynb #8dc9850a
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def write_schedule(
     schedule: Schedule,  # to be kept
 ) -> Path:  # schedule.json
     "Write a schedule; one that was there is replaced in one go."
-    return write_text(Path(folder) / SCHEDULE_FILE, json.dumps(asdict(schedule), indent=1))
+    with tell_write_failure(Path(folder), SCHEDULE_FILE):
+        return write_text(Path(folder) / SCHEDULE_FILE, json.dumps(asdict(schedule), indent=1))
 
 
 def read_schedule(

@@ -130,8 +130,9 @@ class CustomTrainer(AtomicCheckpoints, OutOfMemoryRetry):
         return super().create_optimizer(*args, **kwargs)
 
     def _run_epoch(self, *args, **kwargs):
-        "transformers would make one step more when it resumes from the checkpoint of the last one."
-        if self.state.global_step < self.state.max_steps: return super()._run_epoch(*args, **kwargs)
+        "transformers would make one step more when it resumes from the checkpoint of the last one, planned or early."
+        ended = self.state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
+        if not ended: return super()._run_epoch(*args, **kwargs)
         self.control.should_training_stop = True
 
 # %% ../nbs/46_trainer.ipynb #t46schec
@@ -183,9 +184,11 @@ def require_finite(self: CustomTrainer,
 ) -> None:
     "Raise `InputError` with the step and the learning rate where a figure is not finite."
     if math.isfinite(value): return
-    rates = [group["lr"] for group in self.optimizer.param_groups] if self.optimizer else [self.args.learning_rate]
-    raise InputError(f"training step {self.state.global_step + 1}: the {what} is {float(value)} at a learning rate of {max(rates):.3g}, "
-                     f"so nothing of it is saved; lower --learning_rate (now {self.args.learning_rate:g}), or use --torch_dtype float32")
+    made, rate = self.state.global_step, f"--learning_rate (now {self.args.learning_rate:g})"
+    place = f"training step {made + 1}" if what != "held-out loss" else f"after {made} training steps"
+    way_out = f"lower {rate}, or use --torch_dtype float32" if made else (
+        f"nothing was learned yet, so it is not {rate}: the base is damaged, or too large for its type; use --torch_dtype float32")
+    raise InputError(f"{place}: the {what} is {float(value)}, so nothing of it is saved; {way_out}")
 
 
 @patch
@@ -199,7 +202,8 @@ def training_step(self: CustomTrainer, model, inputs, num_items_in_batch=None):
 @patch
 def _get_grad_norm(self: CustomTrainer, model, grad_norm=None):
     norm = super(CustomTrainer, self)._get_grad_norm(model, grad_norm=grad_norm)
-    if self.accelerator.scaler is None: self.require_finite("gradient", norm)
+    scaler = self.accelerator.scaler  # it meets an overflow with half the scale; below one it is the gradient itself
+    if scaler is None or scaler.get_scale() < 1: self.require_finite("gradient", norm)
     return norm
 
 # %% ../nbs/46_trainer.ipynb #e4e0f58a
@@ -314,5 +318,6 @@ def time_training(
         check_s = _mean_seconds(lambda batch: trainer.held_out_sums(model, batch), checked, clock)
     trainer._batches = ()
     model.train(was_training)
-    step_s = pass_s * args.gradient_accumulation_steps + _optimizer_seconds(model, clock)
+    own_s = trainer.try_in_memory(lambda: _optimizer_seconds(model, clock)) or 0.0  # the copies need not fit
+    step_s = pass_s * args.gradient_accumulation_steps + own_s
     return step_s, check_s * math.ceil(count / args.world_size)

@@ -6,7 +6,7 @@
 __all__ = ['preflight', 'LogToFile', 'ProgressBar', 'Replanner', 'training_arguments', 'TrainingManager']
 
 # %% ../nbs/47_training.ipynb #36b6bd4e
-import math, os, platform, shutil, sys, time
+import hashlib, math, os, platform, shutil, sys, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,7 +23,8 @@ from .data import DataLoader, data_sha256
 from .model import ModelManager
 from .plan import config_shape, memory_parts, weight_format
 from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
-                                  last_checkpoint, lock_output_dir, note_run)
+                                  last_checkpoint, lock_output_dir, note_run, tell_write_failure)
+from .oom import is_out_of_memory
 from .run_card import RunCard, code_sha256, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, is_due, plan_steps, read_schedule,
                                replan, schedule_text, too_slow, write_schedule)
@@ -41,15 +42,16 @@ def preflight(
     tokenizer,  # the tokenizer they were made with
 ) -> list[str]:  # the text that carries loss, of the first three examples
     "Read what will be learned; raises `InputError` naming the example and what is wrong with it."
-    stop, texts = end_of_turn_id(tokenizer), []
+    stop, texts, marks = end_of_turn_id(tokenizer), [], {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     for i, example in enumerate(dataset):
         ids, learned = example["input_ids"], [l for l in example["labels"] if l != -100]
         where = f"training example {i}"
         require(bool(learned), where, tokenizer.decode(ids)[-40:], "carries no loss: every token is masked")
         require(len(learned) < len(ids), where, tokenizer.decode(ids)[:40],
                 "carries loss on every token: the prompt is not masked")
-        require(learned[-1] == stop, where, tokenizer.decode(learned)[-40:],
-                "does not end with the turn end, so the model would never stop")
+        end = tokenizer.decode(learned)[-40:]
+        require(learned[-1] == stop, where, end, "does not end with the turn end, so the model would never stop")
+        require(marks.isdisjoint(learned[:-1]), where, end, "has a special token within the answer")
         bos = tokenizer.bos_token_id
         require(bos is None or ids[:2] != [bos, bos], where, tokenizer.decode(ids[:4]), "begins with a doubled BOS")
         if i < 3: texts.append(tokenizer.decode(learned))
@@ -178,7 +180,7 @@ def training_arguments(
     total = training.max_steps if training.max_steps > 0 else math.ceil(steps * training.num_train_epochs)
     args = TrainingArguments(
         output_dir=str(Path(training.output_dir) / "checkpoints"), per_device_train_batch_size=training.batch_size,
-        per_device_eval_batch_size=training.batch_size,
+        per_device_eval_batch_size=training.batch_size, restore_callback_states_from_checkpoint=True,  # patience goes on
         gradient_accumulation_steps=training.gradient_accumulation_steps, learning_rate=training.learning_rate,
         num_train_epochs=training.num_train_epochs, max_steps=training.max_steps,
         warmup_steps=round(training.warmup_ratio * total), lr_scheduler_type=training.lr_scheduler_type,
@@ -294,11 +296,11 @@ def follow(self: TrainingManager,
 @patch
 def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCard:
     "Train, keep the best adapter, save it with its card."
-    with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"):
+    with self._claimed() as log, keep_freed_memory(self.manager.device == "cpu"), self._in_memory():
         self.prepare(callbacks)
         last = last_checkpoint(self.output_dir) if self.config.resume else None
         if self.trainer.is_world_process_zero():
-            if last: find_best_again(last)
+            if last: self._tell(filter(None, [find_best_again(last)]))
             else: note_run(self.output_dir, self._begun_with())
         self.trainer.accelerator.wait_for_everyone()
         self.follow(self.plan_schedule())
@@ -309,6 +311,20 @@ def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCa
         if self.trainer.is_world_process_zero(): self.save()
         self.trainer.accelerator.wait_for_everyone()
     return self.card
+
+# %% ../nbs/47_training.ipynb #x47inmem
+@patch
+@contextmanager
+def _in_memory(self: TrainingManager):
+    "Say in one line that memory ran out where smaller passes did not help."
+    try: yield
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e): raise
+        what = str(e).splitlines()[0][:100] if str(e) else type(e).__name__
+        last = last_checkpoint(self.output_dir)
+        way_out = (f"close what else uses it and go on with --resume from {last.name}" if last else
+                   "close what else uses it, or pass a smaller --base_model, --load_in_4bit true or a smaller --batch_size")
+        raise InputError(f"base_model = {self.model_config.model_name!r}: memory ran out ({what}); {way_out}") from e
 
 # %% ../nbs/47_training.ipynb #534c9d88
 @patch
@@ -369,7 +385,7 @@ def _fill_card(self: TrainingManager, seconds: float) -> RunCard:
     losses = [dict(step=h["step"], loss=h["loss"], learning_rate=h["learning_rate"])
               for h in state.log_history if "loss" in h]
     evals = [dict(step=h["step"], loss=h["eval_loss"]) for h in state.log_history if "eval_loss" in h]
-    best = min((e for e in evals if e["step"] > 0), key=lambda e: e["loss"])  # the base itself is not a checkpoint
+    best = next(e for e in evals if e["step"] == state.best_global_step)  # the base itself is not a checkpoint
     epochs = state.epoch or 0
     return RunCard(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
                 steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
@@ -395,9 +411,19 @@ def _config(self: TrainingManager) -> dict:
 @patch
 def _begun_with(self: TrainingManager) -> dict:
     "What a resumed run must have in common with the run that was cut off."
-    free = ("csv_path", "output_dir", "resume", "report_to", "long_rows", "lossy_rows", "minutes", "device")
+    free = ("model_name", "csv_path", "output_dir", "resume", "report_to", "long_rows", "lossy_rows", "minutes", "device")  # hashes tell
     settings = {k: v for part in self._config().values() for k, v in part.items() if k not in free}
-    return dict(data_sha256=self.data_digest, base_fingerprint=self.manager.fingerprint) | settings
+    return (dict(data_sha256=self.data_digest, base_fingerprint=self.manager.fingerprint) | settings
+            | dict(processes=int(os.environ.get("WORLD_SIZE", 1)), template_sha256=template_sha256(self.manager.tokenizer),
+                   tokens_sha256=_tokens_sha256(self.dataset)))
+
+
+def _tokens_sha256(parts: dict) -> str:
+    "Hash of the examples as a model sees them, which tokenizer, template and what was dropped have a part in."
+    digest = hashlib.sha256()
+    for table in (t for part in parts.values() for t in part.with_format("arrow").iter(10_000)):
+        for name in ("input_ids", "labels"): digest.update(table[name].combine_chunks().flatten().to_numpy().tobytes())
+    return digest.hexdigest()
 
 # %% ../nbs/47_training.ipynb #c582ecf7
 @patch
@@ -405,17 +431,32 @@ def save(self: TrainingManager) -> Path:
     "Write adapter, tokenizer and statistics, last the config by which an adapter is known; checkpoints go."
     broken = next((name for name, p in self.manager.model.named_parameters() if p.requires_grad and not p.isfinite().all()), "")
     require(not broken, "adapter", broken, "holds values that are not finite, so it is not saved; lower --learning_rate")
+    require(self.trainer.lr_scheduler.last_epoch > 0, "torch_dtype", str(self.manager.dtype).removeprefix("torch."),
+            "every step overflowed, so nothing was learned and nothing is saved; use --torch_dtype float32")
     staged = self.output_dir / "checkpoints" / "final"
+    try:
+        with tell_write_failure(self.output_dir, "the finished model"): self._put_into_place(staged)
+    finally: shutil.rmtree(staged, ignore_errors=True)
+    self._drop_checkpoints()
+    return self.output_dir
+
+
+@patch
+def _put_into_place(self: TrainingManager, staged: Path) -> None:
+    "Write the model aside and the card beside it, then rename."
     self.manager.save(staged)
     (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
     self.card.save(self.output_dir)
     for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
         move_into_place(path, self.output_dir / path.name)
+
+# %% ../nbs/47_training.ipynb #x47dropc
+@patch
+def _drop_checkpoints(self: TrainingManager) -> None:
+    "Delete the checkpoints and the note of the run; what a tracker wrote moves up."
     checkpoints = self.output_dir / "checkpoints"
-    if (checkpoints / "runs").is_dir(): move_into_place(checkpoints / "runs", self.output_dir / "runs")  # of a tracker
-    for path in checkpoints.iterdir():
-        if path.name == "unfinished" or path == staged or path.name.startswith("checkpoint-"):
-            shutil.rmtree(path, ignore_errors=True)
-    if not any(checkpoints.iterdir()): checkpoints.rmdir()
     (self.output_dir / RUN_FILE).unlink(missing_ok=True)
-    return self.output_dir
+    if (checkpoints / "runs").is_dir(): move_into_place(checkpoints / "runs", self.output_dir / "runs")
+    for path in checkpoints.iterdir():
+        if path.name == "unfinished" or path.name.startswith("checkpoint-"): shutil.rmtree(path, ignore_errors=True)
+    if not any(checkpoints.iterdir()): checkpoints.rmdir()
