@@ -85,10 +85,10 @@ def error_line(
 HINT = '<div class="civillaw-line civillaw-small">예: 전세권이란 무엇인가요? · 부모가 남긴 빚도 상속되나요?</div>'
 
 
-_REFOCUS_SECONDS = 30  # after longer answers the focus stays where it is
-
-
 _REDRAW_SECONDS = 0.05
+
+
+_SETTLE_SECONDS = 0.15  # in which the last syllable of a question arrives
 
 # %% ../nbs/52_widget.ipynb #fe54169f
 class ChatPanel:
@@ -127,15 +127,14 @@ def _connect(self: ChatPanel) -> None:
     "Let the widgets call the methods."
     self.text.on_msg(self._on_message)
     self.text.observe(lambda _: self._send_entered(), "value")
-    self.send_button.on_click(lambda _: self.send())
-    self.stop_button.on_click(lambda _: self.bot.stop())
-    self.new_button.on_click(lambda _: self.new())
+    works = (self.send_button, self.send), (self.stop_button, lambda: self.bot.stop()), (self.new_button, self.new)
+    for button, work in works: button.on_click(lambda _, work=work: (work(), self.text.focus()))
 
 
 @patch
 def _on_message(self: ChatPanel, _, content: dict, buffers: list) -> None:
-    "Enter was pressed; a changed value follows as another message."
-    if content.get("event") != "submit": return
+    "Enter was pressed; a changed value follows as another message. While an answer is written it stays a draft."
+    if content.get("event") != "submit" or self.busy: return
     self._entered = True
     Timer(0.2, self._send_entered).start()
 
@@ -159,8 +158,8 @@ def _say(self: ChatPanel, html: str) -> None:
 # %% ../nbs/52_widget.ipynb #ebeafdce
 @patch
 def _set_busy(self: ChatPanel, busy: bool) -> None:
-    "Lock or free the input."
-    self.busy = self.text.disabled = self.send_button.disabled = self.new_button.disabled = busy
+    "Lock or free the buttons."
+    self.busy = self.send_button.disabled = self.new_button.disabled = busy
     self.stop_button.disabled = not busy
     self._say('<span class="civillaw-busy">생성 중…</span>' if busy else "")
 
@@ -180,25 +179,32 @@ def send(self: ChatPanel) -> None:
         try: pieces = self.bot.ask(question)
         except InputError as e: return self._say_error(e)
         self._set_busy(True)
-    self.text.value = ""
     self.thread = Thread(target=self._work, args=(question, pieces), daemon=True)
     self.thread.start()
+
+
+@patch
+def _clear(self: ChatPanel, question: str) -> None:
+    "Empty the field, unless something else stands there by now."
+    if self.text.value == question: self.text.value = ""
 
 # %% ../nbs/52_widget.ipynb #f0948c64
 @patch
 def _work(self: ChatPanel, question: str, pieces: Iterator[str]) -> None:
     "Draw the answer as it grows; runs in a thread."
-    began, error, turns, before = time.monotonic(), None, self.bot.turns, len(self.bot.turns)
+    error, turns, before = None, self.bot.turns, len(self.bot.turns)
     view = self._html(answer_html(Answer(question, ""), busy=True))
     self.area.children = [*(self.area.children if before else ()), view]
+    settle = Timer(_SETTLE_SECONDS, self._clear, [question])
+    settle.start()
     try: self._draw(view, question, pieces)
     except Exception as e: error = e
+    settle.join()
     if len(turns) > before: view.value = answer_html(turns[-1])
     else: self._show_turns()
+    if error and len(turns) == before and not self.text.value: self.text.value = question
     self._set_busy(False)
     if error: self._say_error(error)
-    if error and len(turns) == before: self.text.value = question
-    if time.monotonic() - began < _REFOCUS_SECONDS: self.text.focus()
 
 # %% ../nbs/52_widget.ipynb #d94d205b
 @patch
