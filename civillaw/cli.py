@@ -18,7 +18,6 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from accelerate.utils.memory import should_reduce_batch_size
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
@@ -35,6 +34,7 @@ from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
 from .model import ModelManager, export_model, read_adapter_config
 from .plan import card_hint, check_system, plan_memory, usable_gpu
+from .oom import is_out_of_memory
 from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
 from .training import TrainingManager
@@ -671,7 +671,7 @@ def failure(
         number = getattr(error, "number", signal.SIGINT)
         return ("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"), 128 + number
     if isinstance(error, OSError): return str(error), 1  # a full disk, a file that went away
-    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and should_reduce_batch_size(error):
+    if is_out_of_memory(error):
         return "memory ran out; close other programs, or pass a smaller --batch_size or --answer_batch_size", 1
     return type(error).__name__, 0
 

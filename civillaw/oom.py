@@ -21,8 +21,9 @@ def is_out_of_memory(
     error: BaseException,  # that was raised
 ) -> bool:  # whether memory ran out, of a card or of the machine
     "Known by the type of the error, or by the words of allocators that have no type of their own."
-    told = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-    return told or should_reduce_batch_size(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)): return True
+    said = any(words in str(error) for words in ("CUBLAS_STATUS_ALLOC_FAILED", "out of memory"))
+    return isinstance(error, RuntimeError) and (said or should_reduce_batch_size(error))
 
 # %% ../nbs/42_oom.ipynb #29211214
 def _random_state() -> list[torch.Tensor]:
