@@ -11,7 +11,7 @@ import hashlib, json, re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
@@ -60,7 +60,9 @@ def _beginnings(text: str) -> set[str]:
 # %% ../nbs/25_data.ipynb #x25samec
 class _SameMatter:
     "Whether two alike texts of a column share words that few others have, so that they are no two uses of a template."
-    def __init__(self, rows: datasets.Dataset, column: str): self.rows, self.column = rows, column
+    def __init__(self, rows: datasets.Dataset, column: str):
+        self.rows, self.column = rows, column
+        self.words = lru_cache(100_000)(lambda k: _beginnings(rows[k][column]))
 
     @cached_property
     def groups(self) -> np.ndarray: return _rule_groups(self.rows) if has_rules(self.rows) else np.arange(len(self.rows))
@@ -92,7 +94,7 @@ def weight(self: _SameMatter, words: set[str], own: int) -> float:
 
 @patch
 def __call__(self: _SameMatter, i: int, j: int) -> bool:
-    a, b = (_beginnings(self.rows[self.column][k]) for k in (i, j))
+    a, b = self.words(i), self.words(j)
     if self.groups[i] == self.groups[j] or a == b: return True
     if (a - b) & self.named(i) and (b - a) & self.named(j): return False
     shared = self.weight(a & b, 2)

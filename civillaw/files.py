@@ -264,10 +264,10 @@ def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], li
 # %% ../nbs/20_files.ipynb #x20early
 def _quote_fault(quoted: list[str], delimiter: str) -> str:
     "What is wrong with the quotes of a record's lines: one has no partner, or a cell goes on behind its closing quote and loses both."
-    text, d = "".join(quoted), re.escape(delimiter)
-    if text.count('"') % 2: return "an odd number of quotes"
-    found = re.search(rf'(?:^|{d})"(?:[^"]|"")*"(?=[^"{d}\s])', text[:100_000], re.M)
-    return f"text behind the closing quote: {text[found.end():][:20]!r}" if found else ""
+    if sum(line.count('"') for line in quoted) % 2: return "an odd number of quotes"
+    try: list(csv.reader(quoted, delimiter=delimiter, strict=True))
+    except csv.Error as e: return f"text behind the closing quote of a cell, which loses its quotes ({e})"
+    return ""
 
 # %% ../nbs/20_files.ipynb #6708091b
 def _named(names: tuple[str, ...], columns: tuple[str, ...], where: str) -> list[str]:
