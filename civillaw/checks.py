@@ -12,6 +12,7 @@ import csv, html, json, os, re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from html.entities import html5
 from pathlib import Path
 from unicodedata import normalize
 
@@ -25,6 +26,7 @@ from .prompt import defuse, encode_examples
 from .text import HWP_CHARACTERS, alphanumerics, check_new_file
 from .statute import (DELETED, NOT_FOUND, check_citations, cited_articles,
                               load_articles)
+from .files import map_columns
 from .table import load_table
 from .duplicates import similar_pairs
 from fastcore.basics import patch
@@ -51,7 +53,8 @@ class Findings:
         self.counts[code] += 1
         self.errors += level == "error"
         self._levels[level, code] += 1
-        if self._levels[level, code] <= MAX_KEPT_FINDINGS: self.kept.append(Finding(line, level, code, str(detail)[:200]))
+        if self._levels[level, code] <= MAX_KEPT_FINDINGS: \
+            self.kept.append(Finding(line, level, code, " ".join(str(detail)[:200].splitlines())))
 
 # %% ../nbs/23_checks.ipynb #345702ba
 _LATIN = re.compile("[\x00-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]{4,}")
@@ -66,16 +69,10 @@ _WIDTH = str.maketrans({**{0xFF01 + k: 0x21 + k for k in range(94)}, 0x3000: " "
 _WIDE = re.compile("[\uff01-\uff5e\u3000\u00a0]")
 
 
-_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_LINE_ENDS = re.compile("(?:_x000D_)+\n?|\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060\ufeff]")
-
-
-_TAG = re.compile(r"</?(?:br|p|b|i|u|a|em|strong|font|span|div|li|ul|ol|h[1-6]|table|tbody|thead|tr|td|th|img|hr|sup|sub)\b[^<>]{0,200}>", re.I)
-
-
-_ENTITY = re.compile(r"&(?:nbsp|amp|lt|gt|quot|apos|middot|hellip|[lr][sd]quo|#\d{1,6}|#x[0-9a-f]{1,5});", re.I)
 
 
 _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010ffff]")
@@ -101,6 +98,7 @@ def repair_mojibake(
 
 # %% ../nbs/23_checks.ipynb #89e86ccc
 REPAIRS: dict[str, Callable[[str], str]] = {
+    "backslash-quote": lambda t: _without_backslashes(t),
     "mojibake": repair_mojibake,
     "not-nfc": lambda t: normalize("NFC", t),
     "full-width": lambda t: t.translate(_WIDTH) if _WIDE.search(t) else t,
@@ -110,28 +108,78 @@ REPAIRS: dict[str, Callable[[str], str]] = {
     "markup": lambda t: repair_markup(t),
     "special-token": defuse}
 
+# %% ../nbs/23_checks.ipynb #x23tags0
+_BLOCKS = {"br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"}
+
+
+_TAGS = _BLOCKS | {*"b i u s a em strong font span ul ol table tbody thead td th img hr sup sub".split()}
+
+
+_TAG = re.compile(r"</?([^\W\d][\w.:-]{0,40})(?:\s[^<>]{0,200}=[^<>]{0,200}|\s*/?)>|\[/?([a-z]{1,9})(?:=[^\[\]\n]{0,200})?\]", re.I)
+
+
+_CUT_TAG = re.compile(r"<(?:br|div|span|img|font|table|t[dr]|li|strong|a\s)[^<>]{0,200}$", re.I)
+
+
+_NO_TEXT = re.compile(r"<!--(?:(?!<!--).)*?-->|<(script|style)\b(?:(?!<(?:script|style)\b).)*?</\1\s*>"
+                      r"|<[!?](?:doctype|xml)\b[^<>]{0,200}>", re.I | re.S)
+
+
+_ENTITY = re.compile(r"&(?:([a-z]\w{1,30});|#\d{1,6};?|#x[0-9a-f]{1,5};?|(?:nbsp|amp|lt|gt|quot)(?![a-z0-9=;]))", re.I | re.A)
+
+
+_LINK = re.compile(r"!?\[([^\[\]\n]{0,300})\]\((?:https?://|www\.|mailto:|/)[^()\s]{0,500}\)")
+
+
+_ESCAPES = re.compile(r"""\\u[0-9a-fA-F]{4}|\\(["'“”‘’])|(?<![A-Za-z:\\])(?:\\r)?\\n(?![a-z])""")
+
+
+def _without_backslashes(text: str) -> str:
+    "Quotes, line ends and characters that a dump wrote behind a backslash, as themselves."
+    def plain(m): return m[1] or ("\n" if m[0][-1] == "n" else chr(int(m[0][2:], 16)))
+    return _ESCAPES.sub(plain, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace") if "\\" in text else text
+
 # %% ../nbs/23_checks.ipynb #c23marku
+def _without_marks(text: str) -> str:
+    "One layer of markup off; a tag is one of HTML's, or one that is closed somewhere in the text."
+    text = re.sub(r"&(?:amp;)+(?=[#\w])", "&", text)
+    text = _ENTITY.sub(lambda m: html.unescape(m[0]) if not m[1] or m[1] + ";" in html5 else m[0], text)
+    text = _LINK.sub(r"\1", _NO_TEXT.sub("", re.sub(r"<!\[CDATA\[|\]\]>", "", text) if "<![CDATA[" in text else text))
+    closed = {m.lower() for pair in re.findall(r"</([^\W\d][\w.:-]{0,40})\s*>|\[/([a-z]{1,9})\]", text, re.I) for m in pair}
+
+    def mark(m):
+        name, html_tag = (m[1] or m[2]).lower(), bool(m[1])
+        if name in _BLOCKS and (html_tag or name == "br"): return "\n" if m[0][1] == "/" or name == "br" else ""
+        return "" if name in closed or html_tag and (name in _TAGS or m[0].endswith("/>")) else m[0]
+    return _CUT_TAG.sub("", _TAG.sub(mark, text))
+
+
 def repair_markup(
     text: str,  # a cell
 ) -> str:  # without tags, its line breaks and entities as characters
-    "Undo what a crawl leaves: `<br>` is a line break, other tags go, entities are read."
-    if not (_TAG.search(text) or _ENTITY.search(text)): return text
-    text = re.sub(r"<br\b[^<>]{0,200}>|</(?:p|div|li|tr|h[1-6])\s*>", "\n", text, flags=re.I)
-    text = html.unescape(_TAG.sub("", text)).replace("\xa0", " ")
-    return re.sub(r"[ \t]*\n\s*", "\n", re.sub(r"  +", " ", text)).strip()
+    "Undo what a crawl leaves: `<br>` is a line break, other tags go, entities are read, of a link its text stays."
+    if not re.search(r"[<&\[]", text): return text
+    bare = text
+    for _ in range(9):  # entities may be escaped more than once
+        before, bare = bare, _without_marks(bare)
+        if bare == before: break
+    return text if bare == text else re.sub(r"[ \t]*\n\s*", "\n", re.sub(r"  +", " ", bare.replace("\xa0", " "))).strip()
 
-
+# %% ../nbs/23_checks.ipynb #x23repai
 def repair_text(
     text: str,  # a cell
 ) -> tuple[str, list[str]]:  # the repaired text, and the codes of what was repaired
-    "Repair what can be repaired without guessing."
-    codes = []
-    if text.isascii() and text.isprintable() and not set(text) & set("<&["): return text, codes
-    for code, repair in REPAIRS.items():
-        better = repair(text)
-        if better != text: codes.append(code)
-        text = better
-    return text, codes
+    "Repair what can be repaired without guessing, and again what comes to light by that (an entity may be a control character)."
+    codes = {}
+    if text.isascii() and text.isprintable() and not set(text) & set("<&[\\_"): return text, []
+    for _ in range(9):
+        before = text
+        for code, repair in REPAIRS.items():
+            better = repair(text)
+            if better != text: codes[code] = True
+            text = better
+        if text == before: break
+    return text, list(codes)
 
 # %% ../nbs/23_checks.ipynb #a1900030
 _PERSONAL = {
@@ -166,7 +214,11 @@ def _empty(row: dict) -> Iterator[tuple]:
         if not row[c].strip(): yield "error", "empty-cell", c
 
 
-_ERROR_CELL = re.compile(r"\s*#(?:NAME\?|N/A|REF!|VALUE!|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|GETTING_DATA|이름\?|값!|참조!)\s*")
+_ERROR_CELL = re.compile(r"""\s*(?:\#(?:N/A(?:\ N/A)?|[A-Z][A-Z0-9_/]{1,19}[!?]|(?:이름|값|참조|숫자|널|분산|계산|필드|연결|차단)[!?]|GETTING_DATA|\#\#+)
+    |(?:Err|오류):\d{3}|(?:Loading|로드\ ?중)\.{3}|nan|NaN|NaT|None|NULL|null|<NA>|\\N|undefined|\[object\ Object\]|[Nn]/[Aa])\s*""", re.X)
+
+
+_MARKDOWN = re.compile(r"(?<![0-9*])\*\*(?=\S)[^*\n]{1,200}(?<=\S)\*\*|^#{1,6} \S|^```|^\|(?: ?:?-+:? ?\|)+\s*$", re.M)
 
 
 def _letters(row: dict) -> Iterator[tuple]:
@@ -177,8 +229,9 @@ def _letters(row: dict) -> Iterator[tuple]:
         if row[c][:1] in "=+@" and re.match(r"[=+@]\s*[A-Za-z(\d]", row[c]): yield "warning", "formula", f"{c}: {row[c][:30]}"
         if _ERROR_CELL.fullmatch(row[c]): yield "error", "error-cell", f"{c}: {row[c].strip()}"
         if left := _PRIVATE.search(repaired): yield "warning", "private-use", f"{c}: U+{ord(left[0]):04X}, a character of one program only"
-        if '\\"' in row[c]: yield "warning", "backslash-quote", f"{c}: quotes escaped by a backslash, which CSV does not know"
+        if _MARKDOWN.search(row[c]): yield "warning", "markdown", f"{c}: the model will write such marks too"
         if len(row[c]) > 20_000: yield "warning", "long-cell", f"{c}: {len(row[c]):,} characters"
+    if _ERROR_CELL.fullmatch(row.get("rule", "")): yield "warning", "error-cell", f"rule: {row['rule'].strip()}"
 
 # %% ../nbs/23_checks.ipynb #b1aa40ae
 def _cut(row: dict) -> Iterator[tuple]:
@@ -218,7 +271,7 @@ def _label(row: dict) -> Iterator[tuple]:
 ROW_CHECKS = (_letters, _cut, _personal, _articles, _label)
 
 
-LOSSY = ("too-many-cells", "row-in-a-cell")  # reading lost a part of the row, or took several rows for one
+LOSSY = ("too-many-cells", "moved-cells", "row-in-a-cell")  # reading lost a part of the row, or took several rows for one
 
 
 def check_row(
@@ -294,7 +347,7 @@ def lines(self: CsvReport,
 
 
 SEVERITY = (*LOSSY, "cut-cell", "lost-characters", "unreadable-bytes", "several-turns", "short-answers", "special-token",
-            "markup", "article-does-not-exist", "article-deleted", "articles-column", "personal-data")  # the first ones first
+            "markup", "markdown", "article-does-not-exist", "article-deleted", "articles-column", "personal-data")  # the first ones first
 
 # %% ../nbs/23_checks.ipynb #fb5fc13f
 @patch
@@ -328,6 +381,20 @@ def _repr_markdown_(self: CsvReport) -> str:
     table = ["| line | level | finding | detail |", "|---|---|---|---|", *lines] if lines else []
     return "\n".join([head, "", *table, *(more if total > len(shown) else [])])
 
+# %% ../nbs/23_checks.ipynb #x23keyre
+_KEY = r"(?:[①-⒇❶-❿ⓐ-ⓩ㉠-㉻]|\(?[1-9A-Ea-e]\)?\.?|[OoXx○◯⭕×✕✗❌]|[ㄱ-ㅎ]|\([가-하]\)|[가나다라마바사]\))"
+
+
+_KEYS = re.compile(rf"(?:(?:정답|해답|답|answer)\s*(?:은|:|：|-)?\s*(?:[가나다라마]|{_KEY})|{_KEY})\s?번?"
+                   rf"(?:(?:\s?[,·/및와과]\s?|\s){_KEY}\s?번?|[①-⒇ㄱ-ㅎ])*"
+                   r"(?:입니다)?\.?"
+                   r"|참|거짓|TRUE|FALSE|[맞옳]음|틀림|그름|맞다|옳다|틀리다|그르다", re.I)
+
+
+def _is_key(answer: str) -> bool:
+    "Whether an answer is a key of a multiple choice, such as ③, `정답 2` or `ㄱ, ㄷ`, and no sentence."
+    return len(answer) < 40 and bool(_KEYS.fullmatch(answer.strip()))
+
 # %% ../nbs/23_checks.ipynb #f9857043
 def _note_lengths(batch: dict, tokenizer, max_length: int, found: Findings) -> list[int]:
     "Length of each row of a batch; over `max_length` tokens is an error."
@@ -346,11 +413,12 @@ def _find_twins(table, found: Findings) -> None:
             found.add(int(lines[j]), "warning", f"duplicate-{column}", f"of line {lines[i]}, {likeness:.0%} alike")
 
 
-def _note_keys(found: Findings, keys: int, first_line: int, rows: int) -> None:
-    "A table of an examination, whose answers are keys such as ③ and not sentences."
-    if rows >= 10 and 2 * keys > rows:
-        found.add(first_line, "warning", "short-answers", f"{keys} of {rows} answers have under three letters: keys of a multiple "
-                  "choice? name the column of explanations answer")
+def _note_keys(found: Findings, keys: int, short: int, first_line: int, table) -> None:
+    "A table of an examination, whose answers are keys and not sentences; answers of one or two letters are keys where they are many."
+    rows, other = len(table), [c for c in table.column_names if c != "answer" and map_columns([c], ("answer",))]
+    if 2 * keys <= rows and (rows < 10 or 2 * short <= rows): return
+    found.add(first_line, "warning", "short-answers", f"{max(keys, short)} of {rows} answers are keys of a multiple choice or have "
+              f"under three letters; name the column of explanations answer{f', perhaps {other[0]}' if other else ''}")
 
 # %% ../nbs/23_checks.ipynb #f8e59e6b
 def check_table(
@@ -363,7 +431,7 @@ def check_table(
     "Check all rows of a table, in bounded memory."
     found, lengths, categories, articles = Findings(), [], Counter(), Counter()
     for line, code, detail in blank: found.add(line, "warning", code, detail)
-    nameless, first_nameless, keys, first_key = 0, 0, 0, 0
+    nameless, first_nameless, keys, short, first_key = 0, 0, 0, 0, 0
     for batch in tqdm(table.iter(1000), total=-(-len(table) // 1000), desc="checking", unit=" k rows", delay=3):
         lengths.append(np.array(_note_lengths(batch, tokenizer, max_length, found), dtype=np.int32))
         for row in (dict(zip(batch, values)) for values in zip(*batch.values())):
@@ -373,10 +441,12 @@ def check_table(
             articles.update(_cited(row))
             if not row.get("rule", "").strip():
                 nameless, first_nameless = nameless + 1, first_nameless or row["line"]
-            if len(alphanumerics(row["answer"][:100])) < 3: keys, first_key = keys + 1, first_key or row["line"]
+            key, brief = _is_key(row["answer"]), len(alphanumerics(row["answer"][:100])) < 3
+            keys, short = keys + key, short + (key or brief)
+            if key or brief: first_key = first_key or row["line"]
     if 0 < nameless < len(table):
         found.add(first_nameless, "warning", "rule-missing", f"in {nameless} rows, so all are grouped by likeness")
-    _note_keys(found, keys, first_key, len(table))
+    _note_keys(found, keys, short, first_key, table)
     _find_twins(table, found)
     return CsvReport(path, len(table), sorted(found.kept, key=lambda f: f.line), dict(found.counts), found.errors,
                      np.concatenate(lengths), "tokens" if tokenizer else "characters", categories, articles)
@@ -444,9 +514,24 @@ def _read_notes(table, path) -> list[tuple[int, str, str]]:
 def _writer(path: Path, columns: list[str], f) -> Callable[[dict], object]:
     "A function that writes one row in the form that the file's name says."
     if path.suffix.lower() == ".jsonl": return lambda row: f.write(json.dumps(row, ensure_ascii=False) + "\n")
-    writer = csv.DictWriter(f, columns, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+    writer = csv.DictWriter(f, columns, quoting=csv.QUOTE_ALL,
+                            delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
     writer.writeheader()
     return writer.writerow
+
+# %% ../nbs/23_checks.ipynb #x23writer
+def _write_repaired(table, columns: list[str], write: Callable, changes: Counter, examples: list) -> int:
+    "Write repaired rows and note what changed; returns how many. A row of which nothing is left is left out."
+    rows = 0
+    for row in table:
+        cells, changed = _repair_row({c: row[c] for c in columns})
+        if any(t.strip() for t in cells.values()):
+            write(cells)
+            rows += 1
+        else: changed.append(("blank-row", "", "(left out)"))
+        examples += [(row["line"], *change) for change in changed if not changes[change[0]]]
+        changes.update(code for code, *_ in changed)
+    return rows
 
 # %% ../nbs/23_checks.ipynb #0b2b2d5b
 def repair_csv(
@@ -463,12 +548,8 @@ def repair_csv(
     part = target.with_name(f"{target.stem}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8", newline="") as f:
-            write = _writer(target, columns, f)
-            for row in table:
-                cells, changed = _repair_row({c: row[c] for c in columns})
-                examples += [(row["line"], *change) for change in changed if not changes[change[0]]]
-                changes.update(code for code, *_ in changed)
-                write(cells)
+            rows = _write_repaired(table, columns, _writer(target, columns, f), changes, examples)
+        if not rows: raise InputError(f"{path}: no row of it has anything left to write")
         for line, code, detail in left_out:
             if not changes[code]: examples.append((line, code, detail, "(left out)"))
             changes[code] += 1
@@ -478,4 +559,4 @@ def repair_csv(
     finally:
         part.unlink(missing_ok=True)
         part.with_suffix(".part" + target.suffix).unlink(missing_ok=True)
-    return RepairReport(str(target), len(table), changes, examples, left, repaired)
+    return RepairReport(str(target), rows, changes, examples, left, repaired)

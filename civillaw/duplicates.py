@@ -7,7 +7,7 @@ __all__ = ['NUM_HASHES', 'shingles', 'jaccard', 'CommonShingles', 'UnionFind', '
 
 # %% ../nbs/22_duplicates.ipynb #14fb06c0
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -136,14 +136,17 @@ def clusters(
     return np.array([links.find(i) for i in range(size)], dtype=np.int64)
 
 # %% ../nbs/22_duplicates.ipynb #c5bce852
-def _exact_pairs(texts: Sequence[str], threshold: float, frames: CommonShingles) -> UnionFind:
+_any = lambda i, j: True  # every pair is a link that is alike enough
+
+
+def _exact_pairs(texts: Sequence[str], threshold: float, frames: CommonShingles, same: Callable = _any) -> UnionFind:
     "Links by an index from shingle to texts."
     grams, index, links = frames.sets(texts), defaultdict(list), UnionFind(len(texts))
     for j, g in enumerate(grams):
         common = Counter(i for s in g for i in index[s])
         for i, shared in common.items():
             likeness = shared / (len(grams[i]) + len(g) - shared)
-            if likeness >= threshold: links.add(i, j, likeness)
+            if likeness >= threshold and same(i, j): links.add(i, j, likeness)
         for s in g: index[s].append(j)
     return links
 
@@ -196,7 +199,7 @@ class _Texts(list):
     def __getitem__(self, key): return [list.__getitem__(self, i) for i in key] if isinstance(key, list) else super().__getitem__(key)
 
 
-def _hashed_links(texts: Sequence[str], threshold: float, frames: CommonShingles) -> UnionFind:
+def _hashed_links(texts: Sequence[str], threshold: float, frames: CommonShingles, same: Callable = _any) -> UnionFind:
     "Links by MinHash: candidates of each band, compared exactly unless they are linked already."
     signed = [(minhash(block, frames), [len(t[:_COMPARED]) for t in block]) for block in _portions(texts, "signatures")]
     signatures, sizes = (np.concatenate(column) for column in zip(*signed))
@@ -208,7 +211,7 @@ def _hashed_links(texts: Sequence[str], threshold: float, frames: CommonShingles
             ids, places = np.unique(part := links.apart(pairs[i:j]), return_inverse=True)
             sets = frames.sets(texts[ids.tolist()]) if len(ids) else []
             for (i, j), (a, b) in zip(part.tolist(), places.reshape(-1, 2).tolist()):
-                if sets[a] and (likeness := jaccard(sets[a], sets[b])) >= threshold: links.add(i, j, likeness)
+                if sets[a] and (likeness := jaccard(sets[a], sets[b])) >= threshold and same(i, j): links.add(i, j, likeness)
     return links
 
 # %% ../nbs/22_duplicates.ipynb #1acdd9a7
@@ -217,10 +220,11 @@ def similar_pairs(
     threshold: float,  # least share of common n-grams (Jaccard), 0 to 1
     n: int = 4,  # characters a shingle
     share: float = 1.0,  # leave out shingles that stand in more than this share of the texts (see `CommonShingles`)
+    same: Callable[[int, int], bool] = _any,  # asked of every pair so alike; one it denies is no link
 ) -> list[tuple[int, int, float]]:  # links: indices i < j and their likeness, in order of j
     "Links between all texts with a likeness of `threshold` or more: exactly up to 2,000 short texts, else by MinHash."
     frames = CommonShingles(texts, n, share)
     small = len(texts) <= _EXACT and sum(len(t[:_COMPARED]) for t in texts) <= _AT_ONCE
-    if small: links = _exact_pairs(texts[:], threshold, frames)
-    else: links = _hashed_links(_Texts(texts) if isinstance(texts, list) else texts, threshold, frames)
+    if small: links = _exact_pairs(texts[:], threshold, frames, same)
+    else: links = _hashed_links(_Texts(texts) if isinstance(texts, list) else texts, threshold, frames, same)
     return sorted(links.pairs, key=lambda p: (p[1], p[0]))

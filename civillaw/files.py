@@ -19,7 +19,8 @@ from .text import open_text, regular_file
 # %% ../nbs/20_files.ipynb #6558c960
 COLUMN_NAMES = dict(
     question=["question", "질문", "문제", "물음", "질의", "instruction", "prompt", "query", "input", "q"],
-    answer=["answer", "답변", "답", "응답", "정답", "회답", "output", "completion", "response", "reply", "a"])
+    answer=["answer", "답변", "답", "응답", "정답", "회답", "output", "completion", "response", "reply", "a",
+            "모범답안", "해설", "정답해설", "정답및해설", "풀이", "explanation"])
 
 
 _CHAT_NAMES = ("messages", "conversations", "conversation", "대화")
@@ -128,25 +129,88 @@ MAX_CELL = 2**24  # characters a cell or a line may have; what is longer is no q
 _DELIMITERS = {".csv": ",\t;|", ".tsv": "\t,;|"}
 
 
+_QUOTES = {"'": "'", "“": "”", "‘": "’", "＂": "＂"}  # what some files put around cells in place of the straight quote
+
+
 @dataclass(frozen=True)
 class Layout:
-    "How a delimited file is laid out: its delimiter, the record that is its header (-1: none), its column names."
+    "How a delimited file is laid out: its delimiter, the record that is its header (-1: none), its column names, its quote."
     delimiter: str
     header: int
     names: tuple[str, ...]
+    quote: str = '"'
 
 
 def _reads_like_data(cells: list[str]) -> bool:
     "Whether a first line is a question and its answer, and no names of columns."
     return len(cells) == 2 and bool(re.search(r"[?？다요까.]\s*$", cells[0])) and bool(re.search(r"[다요.]\s*$", cells[1]))
 
+# %% ../nbs/20_files.ipynb #x20quote
+_ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
+
+
+def _escapes(line: str) -> bool:
+    "Whether a line has a quoted cell with quotes escaped by a backslash: the standard's closing quote ends its cell."
+    return '\\"' in line and bool(re.search(r'(?:^|[,;\t|])"', line) and re.search(r'\\"[^",;\t|\r\n]', line))
+
+
+def _standard(
+    line: str,  # of a delimited file
+    quote: str,  # what opens a cell there: a key of `_QUOTES`
+    delimiter: str,
+) -> str:  # the same cells in straight quotes, those inside doubled
+    "A line in the quotes that `csv` reads."
+    o, c, d = quote, _QUOTES[quote], re.escape(delimiter)
+    line = line.replace('"', '""').replace("\\" + c, "\0" if c == "'" else c)
+    line = re.sub(rf'{c}(?={d}{o}|{d}[^{d}{c}]*$|\s*$)', '"', line)
+    line = re.sub(rf'(^[^{d}{o}]*{d}|^|"{d}){o}', r'\1"', line)
+    return (line.replace(c + c, c) if o == c else line).replace("\0", c)
+
+
+def _stand_in(head: str, delimiter: str) -> str:
+    "The key of `_QUOTES` that stands around cells in at least half of some lines; the straight quote where none does."
+    lines, d = [line for line in head.splitlines() if line.strip()], re.escape(delimiter)
+    for o, c in _QUOTES.items():
+        around = re.compile(rf"(?:^|{d}){o}.*{c}{d}{o}.*{c}(?:{d}[^{d}{o}]*)?\s*$")
+        if lines and 2 * sum(bool(around.search(line)) for line in lines) >= len(lines): return o
+    return '"'
+
+# %% ../nbs/20_files.ipynb #6ad1ab65
+class _Lines:
+    "Lines of an open text, bounded in length; with a layout, in the quotes that `csv` reads, which are kept since the last look."
+    def __init__(self, f, name: str, layout: Layout | None = None, escaped: bool = False):
+        self.f, self.name, self.layout, self.escaped = f, name, layout, escaped
+        self.number, self.end, self.quoted = 0, "", []
+        self.ahead = f.readline(MAX_CELL)  # the line after the one given; empty at the end of the file
+
+    def __iter__(self): return self
+
+    def __next__(self) -> str:
+        line = self.ahead
+        if not line: raise StopIteration
+        self.number += 1
+        if len(line) >= MAX_CELL:
+            raise InputError(f"{self.name} line {self.number}: over {MAX_CELL:,} characters long; is it a table of text?")
+        self.ahead = self.f.readline(MAX_CELL)
+        self.end = "\r\n" if line.endswith("\r\n") else line[-1] if line[-1] in "\r\n" else ""
+        if self.layout: line = self._requoted(line)
+        if '"' in line: self.quoted.append(line)
+        return line
+
+    def _requoted(self, line: str) -> str:
+        "The line as `csv` reads it; from the first quote on that is escaped by a backslash, all such quotes are read so."
+        if self.layout.quote != '"': return _standard(line, self.layout.quote, self.layout.delimiter)
+        self.escaped = self.escaped or _escapes(line)
+        return _ESCAPED.sub(r'\1""', line) if self.escaped else line
+
 # %% ../nbs/20_files.ipynb #10ce65af
 def _first_records(head: str, delimiter: str) -> list[list[str]]:
     "Up to ten records at the top of a text; those before a cell that is too long, where there is one."
     csv.field_size_limit(MAX_CELL)
-    records = []
-    try: records.extend(islice(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter), 10))
-    except csv.Error: pass
+    layout, escaped = Layout(delimiter, -1, (), _stand_in(head, delimiter)), any(map(_escapes, head.splitlines()))
+    records, lines = [], _Lines(io.StringIO(head, newline=""), "", layout, escaped)
+    try: records.extend(islice(csv.reader(lines, delimiter=delimiter), 10))
+    except (csv.Error, InputError): pass
     return records
 
 
@@ -171,51 +235,39 @@ def find_layout(
     for delimiter, records in parsed.items():
         for k, cells in enumerate(records):
             if len(map_columns(cells, columns)) == len(columns):
-                return Layout(delimiter, k, tuple(c.strip() for c in cells))
+                return Layout(delimiter, k, tuple(c.strip() for c in cells), _stand_in(head, delimiter))
     for delimiter, records in parsed.items():
         if len(columns) == 2 and records and all(len(r) in (0, 2) for r in records) and _reads_like_data(records[0]):
-            return Layout(delimiter, -1, columns)
+            return Layout(delimiter, -1, columns, _stand_in(head, delimiter))
     first = max((r[0] for r in parsed.values() if r), key=len, default=[])
     missing = [c for c in columns if c not in map_columns(first, columns)]
     raise InputError(f"{name} line 1 = {', '.join(first)[:80]!r}: columns lack {' and '.join(missing)}; "
                      f"rename the columns to {' and '.join(columns)}")
 
-# %% ../nbs/20_files.ipynb #6ad1ab65
-class _Lines:
-    "Lines of an open text, bounded in length, with the quotes counted since the last look."
-    def __init__(self, f, name: str):
-        self.f, self.name, self.number, self.quotes, self.end = f, name, 0, 0, ""
-        self.ahead = f.readline(MAX_CELL)  # the line after the one given; empty at the end of the file
-
-    def __iter__(self): return self
-
-    def __next__(self) -> str:
-        line = self.ahead
-        if not line: raise StopIteration
-        self.number += 1
-        if len(line) >= MAX_CELL:
-            raise InputError(f"{self.name} line {self.number}: over {MAX_CELL:,} characters long; is it a table of text?")
-        self.ahead = self.f.readline(MAX_CELL)
-        self.quotes += line.count('"')
-        self.end = "\r\n" if line.endswith("\r\n") else line[-1] if line[-1] in "\r\n" else ""
-        return line
-
 # %% ../nbs/20_files.ipynb #aa85e741
-def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], bool]]:
-    "Yield (first line, cells, whether its quotes are odd) for each record."
+def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], list[str]]]:
+    "Yield (first line, cells, its lines with quotes) for each record."
     csv.field_size_limit(MAX_CELL)
     reader, start, held = csv.reader(lines, delimiter=delimiter), 1, None
     while True:
-        lines.quotes = 0
+        lines.quoted = []
         try: cells = next(reader, None)
         except csv.Error as e:
             raise InputError(f"{lines.name} line {start}: not a row of a table ({e}); is a quote opened here never closed?")
         if held: yield held
         if cells is None: return
-        held, odd, first, start = None, lines.quotes % 2 == 1, start, lines.number + 1
+        held, odd, first, start = None, sum(line.count('"') for line in lines.quoted) % 2 == 1, start, lines.number + 1
         if odd and start - first > 1 and not lines.ahead:  # the last record, of several lines
             raise InputError(f"{lines.name} line {first}: a quote opened here is never closed")
-        held = (first, cells, odd)
+        held = (first, cells, lines.quoted)
+
+# %% ../nbs/20_files.ipynb #x20early
+def _quote_fault(quoted: list[str], delimiter: str) -> str:
+    "What is wrong with the quotes of a record's lines: one has no partner, or a cell goes on behind its closing quote and loses both."
+    if sum(line.count('"') for line in quoted) % 2: return "an odd number of quotes"
+    try: list(csv.reader(quoted, delimiter=delimiter, strict=True))
+    except csv.Error as e: return f"text behind the closing quote of a cell, which loses its quotes ({e})"
+    return ""
 
 # %% ../nbs/20_files.ipynb #6708091b
 def _named(names: tuple[str, ...], columns: tuple[str, ...], where: str) -> list[str]:
@@ -234,29 +286,31 @@ def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     "Rows of a CSV or TSV file."
     with open_text(path) as f:
         start = f.tell()
-        layout = find_layout(_head(_Lines(f, path.name)), path.suffix.lower(), columns, path.name)
+        head = _head(_Lines(f, path.name))
+        layout = find_layout(head, path.suffix.lower(), columns, path.name)
         names, question = _named(layout.names, columns, f"{path.name} line 1"), map_columns(layout.names).get("question", "")
         f.seek(start)
-        lines, first, mixed, ends = _Lines(f, path.name), None, False, set()
-        for k, (line, cells, odd) in enumerate(_records(lines, layout.delimiter)):
+        lines, told, ends = _Lines(f, path.name, layout, any(map(_escapes, head.splitlines()))), set(), set()
+        for k, (line, cells, quoted) in enumerate(_records(lines, layout.delimiter)):
             ends.add(lines.end)
             if k <= layout.header or not cells: continue
-            notes = [("broken-quotes", "an odd number of quotes")] if odd else []
+            notes = [("broken-quotes", fault)] if (fault := _quote_fault(quoted, layout.delimiter)) else []
             if inner := _swallowed(cells, layout.delimiter, len(names)):
                 notes.append(("row-in-a-cell", f"{inner[:40]!r}; is a quote opened above it by mistake?"))
-            if first is None: notes += _layout_notes(layout)
-            first = first or line
-            if not mixed and len(ends - {""}) > 1:
-                mixed = True
-                notes.append(("mixed-line-ends", ", ".join(sorted(map(repr, ends - {""})))))
+            if not quoted and len(cells) <= len(names) and (rest := _moved(cells, names, columns)):
+                notes.append(("moved-cells", f"{rest[:40]!r} goes on from the cell before; no quotes stood around them"))
+            notes += [note for note in _file_notes(layout, lines.escaped, ends - {""}) if note[0] not in told]
+            told |= {code for code, _ in notes}
             yield _delimited_row(line, names, cells, notes, question)
 
 # %% ../nbs/20_files.ipynb #639cf6e3
-def _layout_notes(layout: Layout) -> list[tuple[str, str]]:
-    notes = []
-    if layout.header < 0: notes.append(("no-header", "the columns are taken as question and answer"))
-    if layout.header > 0: notes.append(("lines-above-header", f"{layout.header} passed over"))
-    return notes
+def _file_notes(layout: Layout, escaped: bool, ends: set[str]) -> Iterator[tuple[str, str]]:
+    "What is odd about a file so far; each is told once, with the row where it showed."
+    if layout.header < 0: yield "no-header", "the columns are taken as question and answer"
+    if layout.header > 0: yield "lines-above-header", f"{layout.header} passed over"
+    if layout.quote != '"': yield "other-quotes", f"{layout.quote} stands around cells and is read as a quote"
+    if escaped: yield "backslash-quote", "a backslash stands before quotes in cells, which are read without it"
+    if len(ends) > 1: yield "mixed-line-ends", ", ".join(sorted(map(repr, ends)))
 
 
 def _swallowed(cells: list[str], delimiter: str, width: int) -> str:
@@ -265,13 +319,28 @@ def _swallowed(cells: list[str], delimiter: str, width: int) -> str:
     return next((line for line in inner if len(re.findall(re.escape(delimiter) + r"(?=[^\s\d])", line)) >= width - 1 > 0), "")
 
 
+def _moved(cells: list[str], names: list[str], columns: tuple[str, ...]) -> str:
+    "A cell that goes on where a text before it breaks off, after a space or with the thousands of a number: no quotes stood there."
+    spaced = [c[:1] == " " for c in cells[1:] if c.strip()]
+    for name, text, after in zip(names, cells, cells[1:]):
+        goes_on = after[:1] == " " and after.strip() and not all(spaced) and not re.search(r"[.?!。…)\]”’\"'다요까음함임됨]\s*$", text)
+        if name in columns and text.strip() and (goes_on or re.search(r"\d$", text) and re.match(r"\d{3}\D", after)): return after
+    return ""
+
+# %% ../nbs/20_files.ipynb #x20row00
 def _delimited_row(line: int, names: list[str], cells: list[str], notes: list, question: str) -> Row:
     if not any(c.strip() for c in cells): return Row(line, {}, [*notes, ("blank-row", "passed over")])
+    cells = cells[:len(names)] + _trimmed(cells[len(names):])
     if len(cells) > len(names):
         notes.append(("too-many-cells", f"{len(cells)} for {len(names)} columns: {';'.join(cells[len(names):])[:40]}"))
     if len(cells) < len(names): notes.append(("too-few-cells", f"{len(cells)} for {len(names)} columns"))
     values = dict(zip(names, cells + [""] * (len(names) - len(cells))))
     return Row(line, _join_input(values, question), notes)
+
+
+def _trimmed(cells: list[str]) -> list[str]:
+    "The cells up to the last that is not empty: programs write columns that are only formatted."
+    return cells[:max((k for k, c in enumerate(cells, 1) if c.strip()), default=0)]
 
 # %% ../nbs/20_files.ipynb #23d098fe
 def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -291,9 +360,10 @@ def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
 _UNPACKED = 2**30  # bytes that an XLSX may unpack to
 
 
-def _trimmed(cells: list[str]) -> list[str]:
-    "The cells up to the last that is not empty: sheets end in columns that are only formatted."
-    return cells[:max((k for k, c in enumerate(cells, 1) if c), default=0)]
+def _xlsx_text(value: object) -> str:
+    "A cell as text; the format writes control characters as `_x000D_`."
+    from openpyxl.utils.escape import unescape
+    return unescape(value) if isinstance(value, str) else _text(value)
 
 
 def _open_xlsx(path: Path):
@@ -308,23 +378,31 @@ def _open_xlsx(path: Path):
         raise InputError(f"{path.name}: not an XLSX file that can be read ({type(e).__name__})")
 
 # %% ../nbs/20_files.ipynb #05a82d4b
+def _sheet(books: tuple, columns: tuple[str, ...], file: str) -> tuple[int, int, list[str]]:
+    "The first sheet with the columns near its top, the row of its header there, and the header."
+    tops = []
+    for k, sheet in enumerate(books[0].worksheets):
+        for book in books: book.worksheets[k].reset_dimensions()  # some programs state fewer rows and columns than there are
+        tops.append([_trimmed([_text(v) for v in r]) for r in islice(sheet.iter_rows(values_only=True, max_row=10), 10)])
+        for row, cells in enumerate(tops[-1], 1):
+            if len(map_columns(cells, columns)) == len(columns): return k, row, cells
+    first = next((cells for top in tops for cells in top if cells), [])
+    raise InputError(f"{file} row 1 = {', '.join(first)[:80]!r}: columns lack {' and '.join(columns)}; rename them")
+
+# %% ../nbs/20_files.ipynb #x20xlsx0
 def _xlsx(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
-    "Rows of the first sheet."
+    "Rows of the first sheet that has the columns."
     books = _open_xlsx(path)
     try:
-        sheets = [b.worksheets[0] for b in books]
-        for sheet in sheets: sheet.reset_dimensions()  # some programs state fewer rows and columns than there are
-        head = [_trimmed([_text(v) for v in r]) for r in islice(sheets[0].iter_rows(values_only=True, max_row=10), 10)]
-        header = next((k for k, cells in enumerate(head) if len(map_columns(cells, columns)) == len(columns)), None)
-        if header is None: raise InputError(f"{path.name} row 1 = {', '.join(head[0] if head else [])[:80]!r}: columns lack "
-                                            f"{' and '.join(columns)}; rename them")
-        names, question = _named(tuple(head[header]), columns, f"{path.name} row {header + 1}"), map_columns(head[header]).get("question", "")
+        k, top, head = _sheet(books, columns, path.name)
+        names, question = _named(tuple(head), columns, f"{path.name} row {top}"), map_columns(head).get("question", "")
         notes = [("other-sheets", f"{len(books[0].worksheets) - 1} not read")] * (len(books[0].worksheets) > 1)
-        for line, (values, formulas) in enumerate(zip(*(s.iter_rows(min_row=header + 2) for s in sheets)), header + 2):
-            cells = [_text(c.value) for c in values]
+        for line, (values, formulas) in enumerate(zip(*(b.worksheets[k].iter_rows(min_row=top + 1) for b in books)), top + 1):
+            cells = [_xlsx_text(c.value) for c in values]
             if not any(cells): continue
-            cells = cells[:len(names)] + _trimmed(cells[len(names):])
             notes += [("formula", f"{c.coordinate}: {str(c.value)[:40]}") for c in formulas if c.data_type == "f"]
+            notes += [("not-text", f"{n}: {type(c.value).__name__}") for n, c in zip(names, values) if n in columns
+                      and c.value is not None and not isinstance(c.value, str)]
             yield _delimited_row(line, names, cells, notes, question)
             notes = []
     except InputError: raise

@@ -136,8 +136,9 @@ def alphanumerics(
     return "".join(filter(str.isalnum, normalize("NFC", text)))
 
 
-# characters of Hangul Word Processor's private area that come along when its text is copied
-HWP_CHARACTERS = {0xF0854: "《", 0xF0855: "》", **{0xF02B1 + k: chr(0x2460 + k) for k in range(20)}}
+# characters of Hangul Word Processor's private area that come along when its text is copied; numbers stand there twice
+HWP_CHARACTERS = {0xF0854: "《", 0xF0855: "》", 0xF02EF: "·", 0xF0288: "⓪", **{0xF0288 + k: chr(0x245F + k) for k in range(1, 10)},
+                  **{0xF02B1 + k: chr(0x2460 + k) for k in range(20)}}
 
 # %% ../nbs/02_text.ipynb #t02escap
 def escape_markdown(
