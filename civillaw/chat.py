@@ -21,7 +21,8 @@ from .config import InferenceConfig, InputError, logger, require
 from .prompt import format_prompt
 from .text import check_output_file, clean_question, escape_markdown, write_text
 from .statute import citation_table, get_notice, state_label
-from .inference import Answer, InferenceManager, memory_ended
+from .oom import is_out_of_memory
+from .inference import Answer, InferenceManager
 from .widget import ChatPanel, error_line, widget_problem
 from accelerate.utils.memory import clear_device_cache
 from fastcore.basics import patch
@@ -134,7 +135,7 @@ def _attempt(self: ChatBot, question: str, kept: list, dropped: int, turns: list
 @patch
 def _remember(self: ChatBot, error: RuntimeError, question: str, kept: list) -> bool:
     "Whether memory ended with turns that can leave; if so, half as much is asked of it from now on."
-    ended = bool(kept) and memory_ended(error)
+    ended = bool(kept) and is_out_of_memory(error)
     if ended: self._memory = self.manager.count_tokens(format_prompt(question, history=kept)) // 2
     return ended
 
