@@ -267,8 +267,29 @@ def _label(row: dict) -> Iterator[tuple]:
     if label in _PARTS and known and not any(part.endswith(label) for part in known):
         yield "warning", "category", f"{label}, but it cites {', '.join(dict.fromkeys(known))}"
 
+# %% ../nbs/23_checks.ipynb #x23style
+_DATE = re.compile(r"(?<!\d)(?:19|20)\d\d-[01]\d-[0-3]\d(?!\d)")
+
+
+_POLITE, _FORMAL = re.compile(r"[가-힣]요(?=[.!)]|\s*$)"), re.compile(r"니다(?=[.!)]|\s*$)")
+
+
+_OPEN_END = re.compile(r"(?:다를 수 있|달라질 수 있|달라)(?:습니다|집니다|어요|져요)[.!)\s]*$")
+
+
+_DECISION = re.compile(r"\d{2,4}[가-힣]{1,3}\d+")
+
+
+def _prose(row: dict) -> Iterator[tuple]:
+    answer = row["answer"][:100_000]
+    if date := _DATE.search(answer): yield "warning", "iso-date", f"{date[0]}; in prose it is {'. '.join(p.lstrip('0') for p in date[0].split('-'))}."
+    if _POLITE.search(answer) and _FORMAL.search(answer): yield "warning", "mixed-register", f"{_POLITE.search(answer)[0]} beside 니다"
+    if end := _OPEN_END.search(answer): yield "warning", "open-end", f"ends in {end[0].strip()!r} and does not say how"
+    if "판례" in answer and "cases" in row and not row["cases"].strip() and not _DECISION.search(answer):
+        yield "warning", "case-without-number", "판례, and no decision in the column cases"
+
 # %% ../nbs/23_checks.ipynb #5e7c04ea
-ROW_CHECKS = (_letters, _cut, _personal, _articles, _label)
+ROW_CHECKS = (_letters, _cut, _personal, _articles, _label, _prose)
 
 
 LOSSY = ("too-many-cells", "moved-cells", "row-in-a-cell")  # reading lost a part of the row, or took several rows for one
@@ -420,6 +441,29 @@ def _note_keys(found: Findings, keys: int, short: int, first_line: int, table) -
     found.add(first_line, "warning", "short-answers", f"{max(keys, short)} of {rows} answers are keys of a multiple choice or have "
               f"under three letters; name the column of explanations answer{f', perhaps {other[0]}' if other else ''}")
 
+# %% ../nbs/23_checks.ipynb #x23toget
+class _Together:
+    "What only the rows together show."
+    def __init__(self): self.counts, self.first, self.labels, self.mixed = Counter(), {}, {}, {}
+
+    def take(self, row: dict) -> None:
+        "Note a row."
+        rule, key = row.get("rule", "").strip(), _is_key(row["answer"])
+        brief = key or len(alphanumerics(row["answer"][:100])) < 3
+        for kind in [k for k, met in dict(nameless=not rule, key=key, brief=brief).items() if met]:
+            self.counts[kind] += 1
+            self.first.setdefault(kind, row["line"])
+        label = row.get("difficulty", "").strip()
+        if rule and label and self.labels.setdefault(rule, label) != label: self.mixed.setdefault(rule, (row["line"], label))
+
+    def tell(self, found: Findings, table) -> None:
+        "Add what was found."
+        if 0 < self.counts["nameless"] < len(table):
+            found.add(self.first["nameless"], "warning", "rule-missing", f"in {self.counts['nameless']} rows, so all are grouped by likeness")
+        for rule, (line, label) in self.mixed.items():
+            found.add(line, "warning", "difficulty", f"{label}, but {self.labels[rule]} for the same rule {rule[:40]!r}")
+        _note_keys(found, self.counts["key"], self.counts["brief"], self.first.get("brief", 0), table)
+
 # %% ../nbs/23_checks.ipynb #f8e59e6b
 def check_table(
     table,  # of `load_table`
@@ -431,7 +475,7 @@ def check_table(
     "Check all rows of a table, in bounded memory."
     found, lengths, categories, articles = Findings(), [], Counter(), Counter()
     for line, code, detail in blank: found.add(line, "warning", code, detail)
-    nameless, first_nameless, keys, short, first_key = 0, 0, 0, 0, 0
+    together = _Together()
     for batch in tqdm(table.iter(1000), total=-(-len(table) // 1000), desc="checking", unit=" k rows", delay=3):
         lengths.append(np.array(_note_lengths(batch, tokenizer, max_length, found), dtype=np.int32))
         for row in (dict(zip(batch, values)) for values in zip(*batch.values())):
@@ -439,14 +483,8 @@ def check_table(
             for finding in check_row(row): found.add(row["line"], *finding)
             categories[row.get("category", "").strip() or "-"] += 1
             articles.update(_cited(row))
-            if not row.get("rule", "").strip():
-                nameless, first_nameless = nameless + 1, first_nameless or row["line"]
-            key, brief = _is_key(row["answer"]), len(alphanumerics(row["answer"][:100])) < 3
-            keys, short = keys + key, short + (key or brief)
-            if key or brief: first_key = first_key or row["line"]
-    if 0 < nameless < len(table):
-        found.add(first_nameless, "warning", "rule-missing", f"in {nameless} rows, so all are grouped by likeness")
-    _note_keys(found, keys, short, first_key, table)
+            together.take(row)
+    together.tell(found, table)
     _find_twins(table, found)
     return CsvReport(path, len(table), sorted(found.kept, key=lambda f: f.line), dict(found.counts), found.errors,
                      np.concatenate(lengths), "tokens" if tokenizer else "characters", categories, articles)

@@ -123,7 +123,7 @@ def held_out_rows(
     if eval_files: sets = {n: read_questions_with_gold(f, fields) for n, f in zip(names, eval_files)}
     else:
         parts = (loader or DataLoader(csv_path)).split()
-        sets = {k: parts[k] for k in ("seen", "unseen") if len(parts[k])}
+        sets = {k: parts[k] for k in ("seen", "paraphrase", "unseen") if len(parts.get(k, ()))}
     require(bool(sets) or not needed, "csv_path", str(csv_path), "holds too few rules: nothing is held out; pass --eval_file")
     most = {k: min(max_questions or len(rows), len(rows)) for k, rows in sets.items()}
     return {k: [rows[i * len(rows) // most[k]] for i in range(most[k])] for k, rows in sets.items()}

@@ -142,7 +142,8 @@ class ArticleSearch:
             texts = [f"{p.title} {p.text}" for p in known]
         self.articles = [a.article for a in known]
         words = everyday_words() if everyday else {}
-        self.search = Search([f"{text} {words.get(name, '')}" for name, text in zip(self.articles, texts)])
+        # the title stands twice: it names the matter, and its letters must not be lost among those of the words
+        self.search = Search([f"{a.title} {text} {words.get(a.article, '')}" for a, text in zip(known, texts)])
 
     def batch(self,
         questions: list[str],  # in Korean
