@@ -19,7 +19,7 @@ from unicodedata import category
 
 from .config import InferenceConfig, InputError, logger, require
 from .prompt import format_prompt
-from .text import check_output_file, clean_question, escape_markdown, write_text
+from .text import SURROGATE, check_output_file, clean_question, escape_markdown, write_text
 from .statute import citation_table, get_notice, state_label
 from .oom import is_out_of_memory
 from .inference import Answer, InferenceManager
@@ -243,7 +243,7 @@ def terminal_chat(
         except (EOFError, KeyboardInterrupt, NotImplementedError): return write()  # the last: a kernel without input
         except UnicodeDecodeError: line = "\udcff"
         try:
-            if any(category(c) == "Cs" for c in line): write("글자가 깨져 들어왔습니다. 다시 입력해 주세요.")
+            if SURROGATE.search(line): write("글자가 깨져 들어왔습니다. 다시 입력해 주세요.")
             elif not line.startswith("/"): _write_answer(bot, line, write)
             elif not _obey(bot, line, write): return
         except KeyboardInterrupt: write()

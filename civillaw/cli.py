@@ -12,7 +12,7 @@ __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', '
            'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
-import json, os, re, signal, sys, threading, time
+import json, os, signal, sys, threading, time
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, fields
@@ -25,7 +25,7 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              InputError, LoRAConfig, ModelConfig, SystemConfig,
                              TrainingConfig, default_inference_settings, load_recipe,
                              Settings, make_configs, recipe_of, require, setting, start_log, stop_log)
-from .text import check_output_file, write_text
+from .text import SURROGATE, check_output_file, write_text
 from .machine import free_memory, idle_gpu_warning, machine_info
 from .statute import get_notice
 from .table import load_table
@@ -41,7 +41,7 @@ from .training import TrainingManager
 from .inference import InferenceManager, answers_markdown, read_questions
 from .chat import ChatBot, terminal_chat
 from .evaluation import (AskedModel, Evaluation, answers_folder, chosen_answers, evaluate, field_names,
-                                 held_out_rows, metrics_markdown, models_of, side_by_side, trained_on)
+                                 held_out_rows, metrics_markdown, models_of, side_by_side, spread_rows, trained_on)
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
                                  read_statements)
@@ -185,7 +185,7 @@ def parse(
 ) -> list:  # an instance a class
     "Parse flags into config objects; a recipe moves the defaults where the command takes one."
     for flag, value in zip(["", *argv], argv):
-        if re.search("[\ud800-\udfff]", value): raise InputError(
+        if SURROGATE.search(value): raise InputError(
             f"{flag.lstrip('-') or 'command'} = {ascii(value)}: bytes that are no text in {sys.getfilesystemencoding()}; set LC_ALL=C.UTF-8, or let the "
             "terminal write UTF-8")
     parser = Parser(classes, prog=f"civillaw {command}", description=COMMANDS[command].help, allow_abbrev=False)
@@ -333,10 +333,9 @@ def read_asked(
     files = [f for f in data.eval_file if is_statements(f, fields)]
     sets = {Path(f).stem: read_statements(f, fields) for f in files}
     require(len(sets) == len(files), "eval_file", files, "two files share a name; rename one")
-    few = lambda rows, most: [rows[k * len(rows) // most] for k in range(most)]
-    others, held_out = [f for f in data.eval_file if f not in files], csv_path is not None
-    questions = held_out_rows(csv_path, others, data.max_questions, loader, fields, needed) if others or held_out else {}
-    return Asked(questions, {k: few(rows, min(data.max_questions or len(rows), len(rows))) for k, rows in sets.items()})
+    others = [f for f in data.eval_file if f not in files]
+    questions = held_out_rows(csv_path, others, data.max_questions, loader, fields, needed) if others or csv_path else {}
+    return Asked(questions, {k: spread_rows(rows, data.max_questions) for k, rows in sets.items()})
 
 
 def choice_figures(
@@ -372,8 +371,7 @@ def choice_dict(
 def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "Base against tuned model on held-out questions, statements and article numbers."
     read_adapter_config(inference.model_path)
-    only_statements = data.eval_file and all(is_statements(f, field_names(data.fields)) for f in data.eval_file)
-    asked = read_asked(data, None if only_statements else BUNDLED_CSV if data.eval_file else trained_on(inference.model_path))
+    asked = read_asked(data, None if data.eval_file else trained_on(inference.model_path))
     start_log("inference", system.log_dir)
     out = dict(model_path=inference.model_path, sets={})
     if asked.questions:
@@ -421,8 +419,7 @@ def same_training(
 ) -> bool:  # whether it was trained with these settings on this file
     "Whether a folder holds a finished model of the same settings and data."
     card = load_card(output_dir)
-    finished = card is not None and (Path(output_dir) / "adapter_config.json").is_file()
-    return (finished and card.is_run_of(configs, card.data_sha256)  # the file is read where all else is the same
+    return (card is not None and _is_whole(output_dir) and card.is_run_of(configs, card.data_sha256)  # the file is read where all else is the same
             and card.data_sha256 == data_sha256(configs[2].csv_path))
 
 # %% ../nbs/80_cli.ipynb #6dba87ed
@@ -548,10 +545,15 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     return _results(folder, report, result, figures, time.time() - start)
 
 # %% ../nbs/80_cli.ipynb #x80left
+def _is_whole(output_dir: str | Path) -> bool:
+    "Whether a training ended in this folder: the config of the adapter is written last."
+    return (Path(output_dir) / "adapter_config.json").is_file()
+
+
 def training_left(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, *_) -> str:
     "What a training that was cut off has left in its folder."
     out = Path(training.output_dir)
-    if (out / "adapter_config.json").is_file(): return f"the tuned model in {out} is whole"
+    if _is_whole(out): return f"the tuned model in {out} is whole"
     last = last_checkpoint(out)
     return (f"{last.name} in {out} is whole; the same command with --resume goes on from there" if last else
             "there was no checkpoint yet; the same command begins anew")
@@ -559,8 +561,8 @@ def training_left(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig
 
 def full_left(*settings) -> str:
     "What `full` goes on with."
-    left = training_left(*settings)
-    return f"{left}; the same command goes on with the comparison" if left.endswith("is whole") else left
+    whole = "; the same command goes on with the comparison" if _is_whole(settings[2].output_dir) else ""
+    return training_left(*settings) + whole
 
 
 def batch_left(data: BatchInput, inference: InferenceConfig, system: SystemConfig, *_) -> str:
@@ -624,7 +626,7 @@ def _usage() -> str:
 # %% ../nbs/80_cli.ipynb #x80endin
 class Ended(KeyboardInterrupt):
     "The system asked this process to end."
-    def __init__(self, number: int, *_): self.number = number
+    def __init__(self, number: int): self.number = number
 
 
 def _end(number: int, frame) -> None: raise Ended(number)

@@ -176,9 +176,10 @@ def paraphrase_rows(
     train: datasets.Dataset,  # the training part
 ) -> datasets.Dataset:  # like it, with other questions; empty for data of one's own
     "The trained rows that have a paraphrase, asked in its words."
-    known = load_paraphrases() if {"id", "rule"} <= set(train.column_names) else {}
-    rows = [row for row in train if row.get("id") in known and _rule(row["rule"]) == known[row["id"]]["rule"]] if known else []
-    asked = [dict(row, id=known[row["id"]]["id"], question=known[row["id"]]["question"]) for row in rows]
+    if not {"id", "rule"} <= set(train.column_names): return train.select([])
+    known, named = load_paraphrases(), zip(_each(train, "id"), _each(train, "rule"))
+    at = [k for k, (row, rule) in enumerate(named) if row in known and _rule(rule) == known[row]["rule"]]
+    asked = [dict(row, id=known[row["id"]]["id"], question=known[row["id"]]["question"]) for row in train.select(at)]
     return datasets.Dataset.from_list(asked, features=train.features) if asked else train.select([])
 
 # %% ../nbs/25_data.ipynb #731bf418
@@ -279,14 +280,16 @@ def _refuse(self: DataLoader, errors: list[Finding], count: int) -> None:
 
 @patch
 def split(self: DataLoader) -> dict[str, datasets.Dataset]:
-    "Rows by part, paraphrases of trained rows too where there are any; raises `InputError` when none would be left to train on or validate with, or a held-out row leaks."
+    """Rows by part, with paraphrases of trained rows where there are any.
+
+    Raises `InputError` when none would be left to train on or validate with, or a held-out row leaks."""
     if self.parts: return self.parts
     parts = split_rows(self.rows)
     errors = check_split(parts)
     self._refuse(errors, len(errors))
-    asked = paraphrase_rows(parts["train"])
-    self.parts = parts | (dict(paraphrase=asked) if len(asked) else {})
-    return self.parts
+    if len(asked := paraphrase_rows(parts["train"])): parts["paraphrase"] = asked
+    self.parts = parts
+    return parts
 
 # %% ../nbs/25_data.ipynb #dcdfcbfd
 @patch

@@ -7,7 +7,7 @@ __all__ = ['Answer', 'TextPieces', 'StopOnEvent', 'InferenceManager', 'AnswerStr
            'measure_speed']
 
 # %% ../nbs/51_inference.ipynb #7b904df4
-import re, threading, time
+import threading, time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from queue import Queue
 from .config import (InferenceConfig, InputError, ModelConfig,
                              default_inference_settings, logger, require)
 from .prompt import end_of_turn_id, format_prompt, render_prompt
-from .text import clean_question, escape_markdown, open_text, regular_file
+from .text import SURROGATE, clean_question, escape_markdown, open_text, regular_file
 from .statute import Citation, check_citations, citation_table, get_notice
 from .files import read_rows
 from .model import InferenceModelManager
@@ -143,12 +143,9 @@ def max_prompt_tokens(self: InferenceManager) -> int:
 def encode(self: InferenceManager, messages: list[dict[str, str]]) -> list[int]:
     "Token ids of chat messages, ready for the answer; raises `InputError` where they hold what is no text."
     text = render_prompt(self.tokenizer, messages, add_generation_prompt=True)
-    bad = _SURROGATE.search(text)
+    bad = SURROGATE.search(text)
     if bad: raise InputError(f"messages: {text[max(0, bad.start() - 9):bad.end()]!r} ends in half a character; remove it")
     return self.tokenizer(text, add_special_tokens=False).input_ids
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @patch
@@ -336,7 +333,7 @@ def read_questions(
         with open_text(path, "questions_file") as f: lines = list(enumerate(f.read().splitlines(), 1))
     else: lines = [(r["line"], r["question"]) for r in read_rows(path, columns=("question",))]
     for number, q in lines:
-        if _SURROGATE.search(q): raise InputError(f"{path} line {number}: bytes that are not text; correct that line")
+        if SURROGATE.search(q): raise InputError(f"{path} line {number}: bytes that are not text; correct that line")
     questions = [q.strip() for _, q in lines if q.strip()]
     require(bool(questions), "questions_file", str(path), "holds no question; write one a line")
     return questions

@@ -6,7 +6,7 @@
 __all__ = ['scratch_file', 'load_table']
 
 # %% ../nbs/21_table.ipynb #48f1d712
-import atexit, json, re, shutil, tempfile
+import atexit, json, shutil, tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain
@@ -17,6 +17,7 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
 from .config import BUNDLED_CSV, require
+from .text import SURROGATE
 from .files import Row, iter_rows
 
 # %% ../nbs/21_table.ipynb #dc3622e8
@@ -33,13 +34,10 @@ def scratch_file() -> str:  # a path that is not there yet, ending in .arrow
     return str(Path(tempfile.mkdtemp(dir=_scratch())) / "rows.arrow")
 
 # %% ../nbs/21_table.ipynb #2e78b754
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 def _writable(row: Row) -> dict:
     "The row as a record: text without lone surrogates, the line, the notes."
-    clean = lambda text: _SURROGATE.sub("\ufffd", text)
-    notes = row.notes + [("unreadable-bytes", c) for c, text in row.cells.items() if _SURROGATE.search(c + text)]
+    clean = lambda text: SURROGATE.sub("\ufffd", text)
+    notes = row.notes + [("unreadable-bytes", c) for c, text in row.cells.items() if SURROGATE.search(c + text)]
     return {**{clean(c): clean(text) for c, text in row.cells.items()}, "line": row.line,
             "notes": clean(json.dumps(notes, ensure_ascii=False)) if notes else ""}
 
