@@ -130,8 +130,9 @@ def for_training(self: Sources,
 def _with_gold(self: Sources, found: list[Source], row: dict) -> list[Source]:
     "The same number of articles, those that the row cites among them, each at a place that the row draws."
     near, draw = [s for s in found if not s.row], random.Random(f"place {row['id']}")
-    gold = [a for a in row["articles"].split(";") if a in self.known and a not in {s.name for s in near}][:len(near)]
-    wrong = [s for s in near if s.name not in row["articles"].split(";")]
+    cited = row["articles"].split(";")
+    wrong = [s for s in near if s.name not in cited]
+    gold = [a for a in cited if a in self.known and a not in {s.name for s in near}][:len(wrong)]
     near = [s for s in near if s not in wrong[len(wrong) - len(gold):]]
     for name in gold: near.insert(draw.randrange(len(near) + 1), self.article(name))
     return near + [s for s in found if s.row]
