@@ -128,6 +128,8 @@ class TrainingConfig(Settings):
     optim: str = setting("auto", "optimizer, a name of transformers; auto: AdamW, paged in 8 bits for 4-bit bases on a GPU")
     loraplus_lr_ratio: float = setting(0.0, "learning rate of B over that of A, such as 16 (LoRA+, Hayou et al. 2024, arXiv "
                                        "2402.12354); 0: one rate for both")
+    source_share: float = setting(0.0, "share of the rows that are learned with sources in the prompt, right and wrong ones (RAFT, Zhang et al. "
+                                  "2024, arXiv 2403.10131); 0: none, and the model answers without sources")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     shared_prefix: bool = setting(True, "compute the prompt that examples share once a batch, where the base allows; "
                                   "false: padded batches")
@@ -155,6 +157,7 @@ def check(self: TrainingConfig) -> None:
         require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
     require(self.loraplus_lr_ratio == 0 or self.loraplus_lr_ratio >= 1, "loraplus_lr_ratio", self.loraplus_lr_ratio,
             "must be 1 or more, or 0 for one rate")
+    require(0 <= self.source_share <= 1, "source_share", self.source_share, "must be 0 to 1")
     require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
     require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
     require(self.lossy_rows in ("refuse", "keep"), "lossy_rows", self.lossy_rows, "must be refuse or keep")
