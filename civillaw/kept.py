@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from .config import InferenceConfig, InputError, ModelConfig, SystemConfig
+from .config import BUNDLED_CSV, InferenceConfig, InputError, ModelConfig, SystemConfig
 from .prompt import format_prompt, render_prompt
+from .sources import SOURCES_FILE, Source
 from .bases import file_sha256
 from .model import InferenceModelManager
-from .inference import Answer, InferenceManager
+from .inference import Answer, InferenceManager, sources_of
 
 from fastcore.basics import patch
 from transformers import AutoTokenizer
@@ -78,23 +79,33 @@ def add(self: AnswerCache, value, *key: str) -> None:
 def _acting(config: InferenceConfig) -> dict:
     "The settings that an answer follows from."
     drawing = ("temperature", "top_p", "top_k", "seed") if not config.do_sample else ()
-    return {k: v for k, v in asdict(config).items() if k not in ("model_path", "base_path", "answer_batch_size", *drawing)}
+    idle = ("model_path", "base_path", "statute_file", "answer_batch_size", *drawing)
+    return {k: v for k, v in asdict(config).items() if k not in idle}
+
+
+def _read(config: InferenceConfig, model_path: str | Path | None) -> list[str]:
+    "Digests of the files in which sources are found, if answers are given from any."
+    if config.grounded == "off": return []
+    own = Path(model_path or "") / SOURCES_FILE
+    trained = [own] if model_path and own.is_file() else [BUNDLED_CSV]
+    return [file_sha256(Path(f)) for f in (*trained, config.statute_file) if f]
 
 
 def cache_key(
     model: InferenceModelManager,  # found, perhaps not loaded
     config: InferenceConfig | None = None,  # None: for log-probabilities, which hang on no setting
 ) -> str:  # 32 hexadecimal digits
-    "A digest of weights, rendered prompt, settings, engine, and of what is kept of an answer."
+    "A digest of weights, rendered prompt, sources, settings, engine, and of what is kept of an answer."
     base, adapter = model.base, {}
     if model.has_adapter:
         adapter = {n: file_sha256(Path(model.model_path) / n) for n in ("adapter_model.safetensors", "adapter_config.json")}
     tokenizer = AutoTokenizer.from_pretrained(model.model_path if model.has_adapter else base.source)
     parts = dict(adapter=adapter, base=base.fingerprint, bits=(base.config.load_in_8bit, base.config.load_in_4bit),
                  dtype=str(base.dtype), device=base.device, engine="hf", settings=config and _acting(config),
-                 kept=[f.name for f in fields(Answer)],
-                 prompt=render_prompt(tokenizer, format_prompt("?"), add_generation_prompt=True))
+                 kept=[f.name for f in fields(Answer)], read=config and _read(config, model.model_path),
+                 prompt=[render_prompt(tokenizer, format_prompt("?", sources=s), add_generation_prompt=True) for s in ((), ("?",))])
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
+
 
 # %% ../nbs/55_kept.ipynb #x62folder
 def answers_folder(
@@ -130,6 +141,8 @@ def manager(self: AskedModel, config: InferenceConfig | None = None) -> Inferenc
     "The loaded model under these settings."
     path, model_config, cache_dir = self.args
     if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir, self.base_path or "")
+    found = lambda c: (c.grounded, c.statute_file)
+    if config and found(config) != found(self._manager.config): self._manager.sources = sources_of(config, path)
     if config: self._manager.config = config
     return self._manager
 
@@ -154,7 +167,19 @@ def unload(self: AskedModel) -> None:
     if self._manager: self._manager.unload()
     self._manager = None
 
-# %% ../nbs/55_kept.ipynb #1da48d90
+# %% ../nbs/55_kept.ipynb #b55value
+def _as_value(answer: Answer) -> dict:
+    "What is kept of an answer, as plain values for JSON."
+    kept = {f.name: getattr(answer, f.name) for f in fields(Answer) if f.name not in ("question", "dropped")}
+    return kept | dict(sources=[asdict(s) for s in answer.sources])
+
+
+def _as_answer(question: str, value: dict) -> Answer:
+    sources = (Source(**s | dict(articles=tuple(s["articles"]))) for s in value["sources"])
+    return Answer(question, **value | dict(sources=tuple(sources)))
+
+
+# %% ../nbs/55_kept.ipynb #b55missi
 @patch
 def ask_missing(self: AskedModel,
     questions: list[str],  # in Korean
@@ -166,11 +191,12 @@ def ask_missing(self: AskedModel,
     cache = self.cache(config)
     missing = [q for q in dict.fromkeys(questions) if q not in cache]
     def keep(k: int, a: Answer) -> None:
-        cache.add({f.name: getattr(a, f.name) for f in fields(Answer) if f.name not in ("question", "dropped")}, missing[k])
+        cache.add(_as_value(a), missing[k])
         if on_answer: on_answer(missing[k])
     if missing: self.manager(config).batch(missing, progress=progress, on_answer=keep)
 
 
+# %% ../nbs/55_kept.ipynb #1da48d90
 @patch
 def kept_answers(self: AskedModel,
     questions: list[str],  # as they were asked
@@ -178,7 +204,7 @@ def kept_answers(self: AskedModel,
 ) -> list[Answer | None]:  # None where one was not answered yet; citations are checked today
     "What was kept."
     cache = self.cache(config)
-    return [Answer(q, **kept) if (kept := cache.get(q)) else None for q in questions]
+    return [_as_answer(q, kept) if (kept := cache.get(q)) else None for q in questions]
 
 
 @patch
