@@ -105,7 +105,7 @@ def _markdown_form(title: str = "답변") -> Form:
 
 
 # %% ../nbs/59_batch.ipynb #b59csv
-_COLUMNS = ("question", "answer", "citations", "remarks", "finish_reason", "num_tokens", "seconds", "notice")
+_COLUMNS = ("question", "answer", "citations", "remarks", "sources", "finish_reason", "num_tokens", "seconds", "notice")
 
 
 def harmless_cell(
@@ -123,7 +123,8 @@ def _csv_line(cells: Iterable) -> str:
 
 def _csv_row(i: int, a: Answer) -> str:
     cited = "; ".join(f"{c.name} ({state_label(c.state)})" for c in a.citations)
-    return _csv_line([*map(harmless_cell, (a.question, a.text, cited, " ".join(a.remarks))), a.finish_reason, a.num_tokens,
+    read = "; ".join(s.name for s in a.sources)
+    return _csv_line([*map(harmless_cell, (a.question, a.text, cited, " ".join(a.remarks), read)), a.finish_reason, a.num_tokens,
                       round(a.seconds, 3), get_notice()])
 
 

@@ -85,10 +85,10 @@ def _acting(config: InferenceConfig) -> dict:
 
 def _read(config: InferenceConfig, model_path: str | Path | None) -> list[str]:
     "Digests of the files in which sources are found, if answers are given from any."
-    if config.grounded == "off": return []
     own = Path(model_path or "") / SOURCES_FILE
-    trained = [own] if model_path and own.is_file() else [BUNDLED_CSV]
-    return [file_sha256(Path(f)) for f in (*trained, config.statute_file) if f]
+    trained = model_path is not None and own.is_file()
+    if config.grounded == "off" or config.grounded == "auto" and not (trained or config.statute_file): return []
+    return [file_sha256(Path(f)) for f in (own if trained else BUNDLED_CSV, config.statute_file) if f]
 
 
 def cache_key(
@@ -215,15 +215,4 @@ def answers(self: AskedModel,
     "Answers from the cache, and of the model where they are missing."
     self.ask_missing(questions, config)
     return self.kept_answers(questions, config)
-
-
-# %% ../nbs/55_kept.ipynb #b55known
-@patch
-def known(self: AskedModel,
-    questions: list[str],  # in Korean
-    config: InferenceConfig,  # lengths and guards
-) -> int:  # how many of them
-    "Questions whose answers were kept."
-    cache = self.cache(config)
-    return sum(q in cache for q in questions)
 
