@@ -179,12 +179,17 @@ class InferenceConfig(Settings):
                                         "(Keskar et al. 2019)")
     no_repeat_ngram_size: int = setting(0, "forbid a run of so many tokens to come twice; 0: allow")
     answer_batch_size: int = setting(32, "questions answered side by side in a batch")
+    known_articles: bool = setting(True, "let an answer cite no article of the Civil Act but those in force")
+    grounded: str = setting("auto", "answer from sources that are found for the question: on, off, or auto (where the model was trained with them)")
+    statute_file: str = setting("", "a statute in Markdown or plain text whose articles are sources too")
+    strict: bool = setting(False, "ask again, once, where an answer cites an article that does not exist")
     merge_adapter: bool = setting(True, "add the adapter into the base for answering, where both give the same answers")
     seed: int = setting(42, "seed of the draw, with do_sample")
 
     def check(self) -> None:
         for name in ("max_new_tokens", "answer_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
+        require(self.grounded in ("auto", "on", "off"), "grounded", self.grounded, "must be auto, on or off")
         require(self.temperature > 0, "temperature", self.temperature,
                 "must be above 0; leave do_sample off for the likeliest words")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "must be above 0 and at most 1")
