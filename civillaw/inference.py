@@ -7,8 +7,9 @@ __all__ = ['Answer', 'TokenLogProbs', 'TextPieces', 'StopOnEvent', 'sources_of',
            'TooLarge', 'measure_speed']
 
 # %% ../nbs/54_inference.ipynb #7b904df4
-import threading, time
+import copy, threading, time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from .config import (InferenceConfig, InputError, ModelConfig,
                              default_inference_settings, logger)
 from .prompt import end_of_turn_id, format_prompt, render_prompt
 from .text import SURROGATE, clean_question, escape_markdown
-from .statute import Citation, check_citations, citation_table, get_notice
+from .statute import DELETED, NOT_FOUND, Citation, check_citations, citation_table, get_notice, state_label
 from .search import read_statute
 from .sources import SOURCES_FILE, Source, Sources, load_sources, source_table
 from .data import DataLoader
@@ -47,6 +48,7 @@ class Answer:
     log_prob: float | None = None  # mean over those tokens in nats, as the model gave them; None: not known
     sources: tuple[Source, ...] = ()  # what the model was given to answer from
     dropped: int = 0  # earlier questions of a conversation that did not fit into the window
+    tries: int = 0  # with `strict`: how often it was asked; 0: without
 
     @cached_property
     def citations(self) -> list[Citation]:
@@ -65,11 +67,25 @@ class Answer:
         said = [_ENDS[self.finish_reason]] if self.finish_reason in _ENDS else []
         if not (said or self.text): said = ["모델이 빈 답변을 냈습니다."]
         if self.unsupported: said.append(f"찾은 자료에 없는 조문입니다: {', '.join(self.unsupported)}. 조문을 직접 확인하세요.")
+        if self.tries and self.unknown: said.append(_unknown(self))
         if self.dropped: said.append(f"앞의 문답 {self.dropped}개는 길이 때문에 모델에 전달되지 않았습니다.")
         return said
 
 
 _ENDS = dict(length="답변이 길이 제한에서 끊겼습니다.", abort="답변을 중간에 멈췄습니다.")
+
+# %% ../nbs/54_inference.ipynb #b54unkno
+@patch(as_prop=True)
+def unknown(self: Answer) -> list[Citation]:
+    "Articles of the Civil Act that the answer cites and that do not exist or are deleted."
+    return [c for c in self.citations if c.state in (NOT_FOUND, DELETED)]
+
+
+def _unknown(answer: Answer) -> str:
+    names = ", ".join(f"{c.name}({state_label(c.state)})" for c in answer.unknown)
+    again = " 한 번 다시 물어도 그랬습니다." if answer.tries > 1 else ""
+    return f"민법에 없거나 삭제된 조문을 인용했습니다: {names}.{again}"
+
 
 # %% ../nbs/54_inference.ipynb #a51asdic
 @patch
@@ -79,7 +95,8 @@ def as_dict(self: Answer) -> dict:
     sources = [dict(name=s.name, title=s.title, text=s.text, articles=[*s.articles], row=s.row) for s in self.sources]
     return dict(question=self.question, answer=self.text, citations=cited, num_tokens=self.num_tokens,
                 seconds=round(self.seconds, 3), finish_reason=self.finish_reason,
-                log_prob=self.log_prob and round(self.log_prob, 4), sources=sources, unsupported=self.unsupported)
+                log_prob=self.log_prob and round(self.log_prob, 4), sources=sources, unsupported=self.unsupported,
+                remarks=self.remarks)
 
 
 @patch
@@ -264,10 +281,7 @@ def _answer(self: InferenceManager, prompt: Prompt, new_ids: list[int], seconds:
 
 
 @patch
-def ask(self: InferenceManager,
-    question: str,  # in Korean
-    history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
-) -> Answer:  # with citations
+def _ask_once(self: InferenceManager, question: str, history: list[tuple[str, str]] = ()) -> Answer:
     "One answer."
     prompt, start, likely = self._prompt(question, history), time.time(), TokenLogProbs()
     rows = self._generate([prompt.ids], logits_processor=LogitsProcessorList([likely]))
@@ -282,7 +296,7 @@ class AnswerStream:
         stop: threading.Event | None = None,  # set it to end the answer
     ):
         "Nothing is written before the first piece is asked for."
-        self._ended = []
+        self._ended, self._strict = [], manager.config.strict
         self._pieces = _written(manager, prompt, stop, self._ended)  # knows nothing of this object: it ends with it
 
     def __iter__(self): return self
@@ -296,7 +310,7 @@ class AnswerStream:
     @property
     def answer(self) -> Answer | None:
         "What was written; None until it ended."
-        return self._ended[0] if self._ended else None
+        return replace(self._ended[0], tries=int(self._strict)) if self._ended else None
 
 # %% ../nbs/54_inference.ipynb #a51strea
 def _written(manager: InferenceManager, prompt: Prompt, stop: threading.Event | None, ended: list[Answer]) -> Iterator[str]:
@@ -330,11 +344,7 @@ def stream(self: InferenceManager,
 
 # %% ../nbs/54_inference.ipynb #984fb15b
 @patch
-def batch(self: InferenceManager,
-    questions: list[str],  # in any order
-    progress: bool = True,  # show a bar on stderr
-    on_answer: Callable[[int, Answer], None] | None = None,  # told of each answer, with its place, as it ends
-) -> list[Answer]:  # in the order of the questions
+def _batch_once(self: InferenceManager, questions: list[str], progress: bool, on_answer: Callable[[int, Answer], None] | None) -> list[Answer]:
     "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
     prompts, answers, aside, size = self._prompts(questions), {}, [], self.config.answer_batch_size
     with tqdm(total=len(questions), desc="answers", disable=not progress) as bar:
@@ -402,6 +412,82 @@ def unload(self: InferenceManager) -> None:
     "Forget the model and give its memory back."
     self.model = None
     self.manager.unload()
+
+# %% ../nbs/54_inference.ipynb #b54secon
+def _reworded(answer: Answer) -> str:
+    "The question with a line about the articles that its first answer should not have cited."
+    names = ", ".join(c.name for c in answer.unknown)
+    return f"{answer.question}\n(민법에 없거나 삭제된 조문: {names}. 있는 조문만 인용해 주세요.)"
+
+
+@patch
+def _second_try(self: InferenceManager) -> tuple[InferenceManager, Callable[[Answer], str]]:
+    "Who is asked again, and what instead of the question."
+    again, free = copy.copy(self), self.model is not None and not self.config.known_articles
+    again.config = replace(self.config, strict=False, known_articles=True)
+    return again, (lambda first: first.question) if free else _reworded
+
+
+def _better(first: Answer, second: Answer) -> Answer:
+    "The second answer if it is one with fewer unknown articles, else the first; with tokens and time of both."
+    chosen = second if second.text and len(second.unknown) < len(first.unknown) else first
+    return replace(chosen, question=first.question, tries=2, num_tokens=first.num_tokens + second.num_tokens,
+                   seconds=first.seconds + second.seconds)
+
+
+# %% ../nbs/54_inference.ipynb #b54ask
+@patch
+def ask(self: InferenceManager,
+    question: str,  # in Korean
+    history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
+) -> Answer:  # with citations
+    "One answer."
+    first = self._ask_once(question, history)
+    if not self.config.strict: return first
+    if first.unknown:
+        again, what = self._second_try()
+        with suppress(InputError): return _better(first, again._ask_once(what(first), history))  # with the line it may be too long
+    return replace(first, tries=1)
+
+
+@patch
+def batch(self: InferenceManager,
+    questions: list[str],  # in any order
+    progress: bool = True,  # show a bar on stderr
+    on_answer: Callable[[int, Answer], None] | None = None,  # told of each answer, with its place, as it ends
+) -> list[Answer]:  # in the order of the questions
+    "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
+    if not self.config.strict: return self._batch_once(questions, progress, on_answer)
+    firsts, settled = {}, {}
+    def settle(i: int, answer: Answer) -> None:
+        settled[i] = answer
+        if on_answer: on_answer(i, answer)
+    def first(i: int, a: Answer) -> None: firsts.update({i: a}) if a.unknown else settle(i, replace(a, tries=1))
+    failed = None
+    try: self._batch_once(questions, progress, first)
+    except TooLarge as e: failed = e  # the others are answered
+    self._batch_again(firsts, progress, settle)
+    if failed: raise failed
+    return [settled[i] for i in range(len(questions))]
+
+
+# %% ../nbs/54_inference.ipynb #b54again
+@patch
+def _batch_again(self: InferenceManager, firsts: dict[int, Answer], progress: bool, settle: Callable[[int, Answer], None]) -> None:
+    "Second answers to questions by their place; the first stands where there is none."
+    again, what = self._second_try()
+    def askable(question: str) -> bool:
+        with suppress(InputError): return again.check_question(question) is None
+        return False
+    asked, told = [i for i, a in firsts.items() if askable(what(a))], set()
+    def second(k: int, a: Answer) -> None:
+        told.add(asked[k])
+        settle(asked[k], _better(firsts[asked[k]], a))
+    with suppress(TooLarge):
+        if asked: again._batch_once([what(firsts[i]) for i in asked], progress, second)
+    for i, a in firsts.items():
+        if i not in told: settle(i, replace(a, tries=1))
+
 
 # %% ../nbs/54_inference.ipynb #a7660a52
 def measure_speed(
