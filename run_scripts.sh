@@ -24,7 +24,7 @@ Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options
   train         train an adapter
   chat          talk with the trained model in the terminal
   ask           one question, one answer
-  batch         answer a file of questions into a markdown file
+  batch         answer a file of questions into a report: .md, .csv or .jsonl
   evaluate      the base model against the tuned one on held-out questions
   benchmark     measure training, inference, data, memory or threads
   export        write a merged model for other programs

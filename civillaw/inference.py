@@ -84,7 +84,7 @@ def unknown(self: Answer) -> list[Citation]:
 def _unknown(answer: Answer) -> str:
     names = ", ".join(f"{c.name}({state_label(c.state)})" for c in answer.unknown)
     again = " 한 번 다시 물어도 그랬습니다." if answer.tries > 1 else ""
-    return f"민법에 없거나 삭제된 조문을 인용했습니다: {names}.{again}"
+    return f"민법에 없거나 삭제된 조문이 답변에 있습니다: {names}.{again}"
 
 
 # %% ../nbs/54_inference.ipynb #a51asdic
