@@ -800,6 +800,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'civillaw.search.Search.__init__': ('search.html#search.__init__', 'civillaw/search.py'),
                                  'civillaw.search.Search.batch': ('search.html#search.batch', 'civillaw/search.py'),
                                  'civillaw.search.Search.find': ('search.html#search.find', 'civillaw/search.py'),
+                                 'civillaw.search._plain_sections': ('search.html#_plain_sections', 'civillaw/search.py'),
                                  'civillaw.search._provision': ('search.html#_provision', 'civillaw/search.py'),
                                  'civillaw.search._sections': ('search.html#_sections', 'civillaw/search.py'),
                                  'civillaw.search.everyday_words': ('search.html#everyday_words', 'civillaw/search.py'),
