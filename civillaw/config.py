@@ -128,6 +128,8 @@ class TrainingConfig(Settings):
     optim: str = setting("auto", "optimizer, a name of transformers; auto: AdamW, paged in 8 bits for 4-bit bases on a GPU")
     loraplus_lr_ratio: float = setting(0.0, "learning rate of B over that of A, such as 16 (LoRA+, Hayou et al. 2024, arXiv "
                                        "2402.12354); 0: one rate for both")
+    source_share: float = setting(0.0, "share of the rows that are learned with sources in the prompt, right and wrong ones (RAFT, Zhang et al. "
+                                  "2024, arXiv 2403.10131); 0: none, and the model answers without sources")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     shared_prefix: bool = setting(True, "compute the prompt that examples share once a batch, where the base allows; "
                                   "false: padded batches")
@@ -155,6 +157,7 @@ def check(self: TrainingConfig) -> None:
         require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
     require(self.loraplus_lr_ratio == 0 or self.loraplus_lr_ratio >= 1, "loraplus_lr_ratio", self.loraplus_lr_ratio,
             "must be 1 or more, or 0 for one rate")
+    require(0 <= self.source_share <= 1, "source_share", self.source_share, "must be 0 to 1")
     require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be 0 or more and below 1")
     require(self.long_rows in ("refuse", "drop"), "long_rows", self.long_rows, "must be refuse or drop")
     require(self.lossy_rows in ("refuse", "keep"), "lossy_rows", self.lossy_rows, "must be refuse or keep")
@@ -176,12 +179,17 @@ class InferenceConfig(Settings):
                                         "(Keskar et al. 2019)")
     no_repeat_ngram_size: int = setting(0, "forbid a run of so many tokens to come twice; 0: allow")
     answer_batch_size: int = setting(32, "questions answered side by side in a batch")
+    known_articles: bool = setting(True, "let an answer cite no article of the Civil Act but those in force")
+    grounded: str = setting("auto", "answer from sources that are found for the question: on, off, or auto (where the model was trained with them)")
+    statute_file: str = setting("", "a statute in Markdown or plain text whose articles are sources too")
+    strict: bool = setting(False, "ask again, once, where an answer cites an article that does not exist")
     merge_adapter: bool = setting(True, "add the adapter into the base for answering, where both give the same answers")
     seed: int = setting(42, "seed of the draw, with do_sample")
 
     def check(self) -> None:
         for name in ("max_new_tokens", "answer_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
+        require(self.grounded in ("auto", "on", "off"), "grounded", self.grounded, "must be auto, on or off")
         require(self.temperature > 0, "temperature", self.temperature,
                 "must be above 0; leave do_sample off for the likeliest words")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "must be above 0 and at most 1")

@@ -25,6 +25,7 @@ from .statute import cited_articles
 from .table import load_table, scratch_file
 from .duplicates import clusters, similar_pairs
 from .checks import LOSSY, Finding, check_table
+from .sources import Sources
 from fastcore.basics import patch
 
 # %% ../nbs/25_data.ipynb #x25names
@@ -224,15 +225,17 @@ _TOKENS = datasets.Features({c: datasets.List(datasets.Value("int32")) for c in 
 def tokenize_table(
     tokenizer,  # a `transformers` tokenizer with a chat template
     rows: datasets.Dataset,  # of `load_table`
+    sources: list[list[str]] | None = None,  # what was found for each row; None: nothing
 ) -> tuple[datasets.Dataset, np.ndarray]:  # `input_ids` and `labels`; length of each row in tokens, int32
     "Tokenise all rows in bounded memory; shows a bar."
-    def encode(batch: dict) -> dict:
-        encoded = encode_examples(tokenizer, batch["question"], batch["answer"])
+    def encode(batch: dict, at: list[int]) -> dict:
+        found = sources and [sources[k] for k in at]
+        encoded = encode_examples(tokenizer, batch["question"], batch["answer"], found)
         return encoded | dict(length=[len(ids) for ids in encoded["input_ids"]])
 
     if not len(rows): return datasets.Dataset.from_dict(dict(input_ids=[], labels=[])), np.zeros(0, dtype=np.int32)
     target = scratch_file()
-    made = rows.map(encode, batched=True, remove_columns=rows.column_names, features=_TOKENS, desc="tokenising",
+    made = rows.map(encode, batched=True, with_indices=True, remove_columns=rows.column_names, features=_TOKENS, desc="tokenising",
                     cache_file_name=target, new_fingerprint=Path(target).parent.name)  # the tokenizer is not hashed
     return made.select_columns(["input_ids", "labels"]), made.with_format("numpy")["length"][:].astype(np.int32)
 
@@ -258,10 +261,12 @@ class DataLoader:
         max_length: int = 1024,  # longest prompt with answer, in tokens
         long_rows: str = "refuse",  # rows over `max_length`: `refuse` or `drop`
         lossy_rows: str = "refuse",  # rows of which reading lost a part: `refuse` or `keep`
+        source_share: float = 0.0,  # of the rows that are learned with sources in the prompt (see `Sources.for_training`)
     ):
         "Read and check the file; raises `InputError` with the lines that cannot be trained on."
         self.csv_path, self.tokenizer, self.max_length, self.long_rows = (
             Path(csv_path), tokenizer, max_length, long_rows)
+        self.source_share, self.sources = source_share, None
         self.rows, blank = load_table(csv_path)
         self.report, self.dropped, self.parts = check_table(self.rows, blank, str(csv_path)), [], None
         kept = LOSSY if lossy_rows == "keep" else ()
@@ -293,9 +298,15 @@ def split(self: DataLoader) -> dict[str, datasets.Dataset]:
 
 # %% ../nbs/25_data.ipynb #dcdfcbfd
 @patch
-def tokenize(self: DataLoader, rows: datasets.Dataset) -> datasets.Dataset:
-    "Rows as a dataset of `input_ids` and `labels`; a row over `max_length` is refused or dropped as set."
-    encoded, lengths = tokenize_table(self.tokenizer, rows)
+def tokenize(self: DataLoader,
+    rows: datasets.Dataset,  # of a part
+    sources: list[list[str]] | None = None,  # what was found for each row; a row that is too long with it goes without
+) -> datasets.Dataset:  # `input_ids` and `labels`
+    "Rows as tokens; a row over `max_length` is refused or dropped as set."
+    encoded, lengths = tokenize_table(self.tokenizer, rows, sources)
+    if sources and (lengths > self.max_length).any():
+        fitting = [found if n <= self.max_length else [] for found, n in zip(sources, lengths)]
+        encoded, lengths = tokenize_table(self.tokenizer, rows, fitting)
     long = np.flatnonzero(lengths > self.max_length)
     if len(long) and self.long_rows == "refuse":
         raise InputError(f"{self.csv_path} line {rows[int(long[0])]['line']}: {lengths[long[0]]} tokens, {len(long)} "
@@ -309,7 +320,11 @@ def tokenize(self: DataLoader, rows: datasets.Dataset) -> datasets.Dataset:
 def prepare(self: DataLoader) -> datasets.DatasetDict:
     "The tokenised `train` and `validation` parts."
     parts = self.split()
-    out = datasets.DatasetDict({k: self.tokenize(parts[k]) for k in ("train", "validation") if len(parts[k])})
+    found = lambda part: None
+    if self.source_share:
+        self.sources = Sources(parts["train"])
+        found = lambda part: [[s.line for s in near] for near in self.sources.for_training(part, self.source_share)]
+    out = datasets.DatasetDict({k: self.tokenize(parts[k], found(parts[k])) for k in ("train", "validation") if len(parts[k])})
     for k in ("train", "validation"):
         require(k in out and len(out[k]) > 0, "csv_path", str(self.csv_path),
                 f"no row is left for {k}: all there are too long; raise --max_length or write more rows")

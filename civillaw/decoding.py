@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PREFILL_TOKENS', 'SlotCache', 'position_mask', 'share_beginning', 'move_rows', 'can_refill', 'Row', 'TokenChooser',
-           'SlotModel', 'fill_gaps', 'RunningRows', 'next_tokens', 'take_ended', 'decode_rows']
+           'SlotModel', 'fill_gaps', 'RunningRows', 'token_log_probs', 'next_tokens', 'take_ended', 'decode_rows']
 
 # %% ../nbs/50_decoding.ipynb #3287eb59
 import os, time
@@ -94,6 +94,7 @@ class Row:
     prompt_tokens: int  # how many of them are the prompt
     generator: torch.Generator | None = None  # of its draws
     seconds: float = 0.0  # its share of the time
+    log_prob: float = 0.0  # of the tokens of the answer, summed, in nats, as the model gave them
 
     @property
     def answer(self) -> list[int]: return self.ids[self.prompt_tokens:]
@@ -185,13 +186,25 @@ class RunningRows:
         self.rows += rows
 
 # %% ../nbs/50_decoding.ipynb #83fdb40d
+def token_log_probs(
+    logits: torch.Tensor,  # shape (rows, vocabulary)
+    tokens: torch.Tensor,  # one a row
+) -> torch.Tensor:  # shape (rows,), in nats
+    "How likely each token was, in float32."
+    return logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+
+
 def next_tokens(
     running: RunningRows,  # changed in place
 ) -> None:
     "One more token for every row."
     rows = running.rows
     logits = running.reader.read(0, [row.ids[-1:] for row in rows], [len(row.ids) - 1 for row in rows])
-    for row, token in zip(rows, running.choose(logits, rows)): row.ids.append(token)
+    chosen = running.choose(logits, rows)
+    log_probs = token_log_probs(logits, torch.tensor(chosen, device=logits.device)).tolist()
+    for row, token, log_prob in zip(rows, chosen, log_probs):
+        row.ids.append(token)
+        row.log_prob += log_prob
 
 
 def take_ended(
@@ -225,7 +238,7 @@ def decode_rows(
     prompts: list[list[int]],  # token ids, none of them empty
     config: InferenceConfig,  # lengths, guards, sampling, and how many rows side by side
     stop_id: int,  # the token that ends an answer
-) -> Iterator[tuple[int, list[int], float]]:  # place of the prompt, tokens of its answer, its share of the seconds
+) -> Iterator[tuple[int, list[int], float, float]]:  # place of the prompt, tokens of its answer, its share of the seconds, nats a token
     "Answer many prompts, each as it would be answered alone; answers come in the order in which they end."
     if not prompts: return
     start, slots = time.perf_counter(), min(config.answer_batch_size, len(prompts))
@@ -239,5 +252,5 @@ def decode_rows(
             next_tokens(running)
             rows, ended = [*running.rows], take_ended(running, stop_id, config.max_new_tokens)
         for row in rows: row.seconds += (time.perf_counter() - start) / len(rows)
-        for row in ended: yield row.index, row.answer, row.seconds
+        for row in ended: yield row.index, row.answer, row.seconds, row.log_prob / len(row.answer)
         start = time.perf_counter()

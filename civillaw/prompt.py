@@ -43,15 +43,22 @@ def _spelled(text: str) -> str:
     return defuse(normalize("NFC", text).strip())
 
 
+def _question(question: str, sources: list[str]) -> str:
+    "What a user says: the question, and before it what was found for it, one a line."
+    if not sources: return question
+    return "\n".join(["[자료]", *(" ".join(s.split()) for s in sources), "[질문]", question])
+
+
 def format_prompt(
     question: str,  # the question, in Korean
     answer: str | None = None,  # the answer to learn; None when a model shall write it
     history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs, oldest first
+    sources: list[str] = (),  # what was found for the question (see `civillaw.sources`), one line each
 ) -> list[dict[str, str]]:  # chat messages with `role` and `content`
-    "The chat messages of one question: system prompt, earlier turns, the question, and the answer if there is one."
+    "The chat messages of one question: system prompt, earlier turns, sources and question, and the answer if there is one."
     say = lambda role, text: dict(role=role, content=_spelled(text))
     turns = [m for q, a in history for m in (say("user", q), say("assistant", a))]
-    messages = [say("system", get_system_prompt()), *turns, say("user", question)]
+    messages = [say("system", get_system_prompt()), *turns, say("user", _question(question, sources))]
     return messages + ([] if answer is None else [say("assistant", answer)])
 
 # %% ../nbs/01_prompt.ipynb #e2c6a591
@@ -109,9 +116,10 @@ def encode_prompt(
     tokenizer,  # a `transformers` tokenizer with a chat template
     question: str,  # the question
     history: list[tuple[str, str]] = (),  # earlier (question, answer) pairs
+    sources: list[str] = (),  # what was found for the question
 ) -> list[int]:  # token ids up to where the answer begins
     "Token ids of a question, ready for the answer to be written."
-    text = render_prompt(tokenizer, format_prompt(question, history=history), add_generation_prompt=True)
+    text = render_prompt(tokenizer, format_prompt(question, None, history, sources), add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False).input_ids
 
 # %% ../nbs/01_prompt.ipynb #f5603c4c
@@ -128,10 +136,10 @@ def end_of_turn_id(
     return ids[0]
 
 # %% ../nbs/01_prompt.ipynb #b325346b
-def _prompt_text(tokenizer, question: str, answer: str) -> str:
+def _prompt_text(tokenizer, question: str, answer: str, sources: list[str]) -> str:
     "The rendered prompt; raises `InputError` where the template writes it differently once an answer is there."
-    opened = render_prompt(tokenizer, format_prompt(question), add_generation_prompt=True)
-    whole = render_prompt(tokenizer, format_prompt(question, answer))
+    opened = render_prompt(tokenizer, format_prompt(question, sources=sources), add_generation_prompt=True)
+    whole = render_prompt(tokenizer, format_prompt(question, answer, sources=sources))
     require(whole.startswith(opened + defuse(_spelled(answer), special_tokens(tokenizer))), "chat template", getattr(tokenizer, "name_or_path", ""),
             "changes the prompt or the answer when an answer is there; choose another base")
     return opened
@@ -141,10 +149,12 @@ def encode_examples(
     tokenizer,  # a `transformers` tokenizer with a chat template
     questions: list[str],  # the questions
     answers: list[str],  # their answers
+    sources: list[list[str]] | None = None,  # what was found for each question; None: nothing
 ) -> dict[str, list[list[int]]]:  # `input_ids` and `labels`, a list a row, of one length each
     "Tokens of prompt, answer and turn end; labels are -100 up to where the answer begins."
     if not questions: return dict(input_ids=[], labels=[])
-    texts, end = [_prompt_text(tokenizer, q, a) for q, a in zip(questions, answers)], end_of_turn_id(tokenizer)
+    found = sources or [()] * len(questions)
+    texts, end = [_prompt_text(tokenizer, q, a, s) for q, a, s in zip(questions, answers, found)], end_of_turn_id(tokenizer)
     special = special_tokens(tokenizer)
     ids = lambda batch: tokenizer(batch, add_special_tokens=False).input_ids
     prompts, targets = ids(texts), [t + [end] for t in ids([defuse(_spelled(a), special) for a in answers])]

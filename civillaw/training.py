@@ -213,7 +213,8 @@ class TrainingManager:
         self.minutes = self.config.minutes if self.config.max_steps < 0 else 0.0
         self._check_resumed_minutes()
         self.loader = DataLoader(self.config.csv_path, max_length=self.model_config.max_length,
-                                 long_rows=self.config.long_rows, lossy_rows=self.config.lossy_rows)
+                                 long_rows=self.config.long_rows, lossy_rows=self.config.lossy_rows,
+                                 source_share=self.config.source_share)
         if not int(os.environ.get("RANK", 0)): self._tell(self.loader.report.lines())
         self.loader.split()
         self.manager = ModelManager(self.model_config, self.lora_config, self.system.cache_path)
@@ -445,6 +446,7 @@ def save(self: TrainingManager) -> Path:
 def _put_into_place(self: TrainingManager, staged: Path) -> None:
     "Write the model aside and the card beside it, then rename."
     self.manager.save(staged)
+    if self.loader.sources: self.loader.sources.save(staged)
     (staged / "README.md").unlink(missing_ok=True)  # peft's form, not filled in
     self.card.save(self.output_dir)
     for path in sorted(staged.iterdir(), key=lambda p: p.name == "adapter_config.json"):
