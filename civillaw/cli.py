@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
-           'BenchmarkInput', 'ExportInput', 'Parser', 'recipe_settings', 'parse', 'show', 'run_check_system',
-           'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'markdown_file', 'run_chat', 'run_ask',
-           'run_batch', 'Asked', 'read_asked', 'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate',
-           'run_benchmark', 'run_export', 'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full',
-           'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command',
-           'Ended', 'end_in_order', 'main', 'failure']
+           'BenchmarkInput', 'ExportInput', 'FindInput', 'Parser', 'recipe_settings', 'parse', 'show',
+           'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'open_model',
+           'markdown_file', 'run_chat', 'run_ask', 'run_batch', 'Asked', 'read_asked', 'choice_figures',
+           'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export', 'same_training', 'plan_text',
+           'frame_markdown', 'write_report', 'run_full', 'training_left', 'full_left', 'batch_left', 'evaluation_left',
+           'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
 import json, os, signal, sys, threading, time
@@ -25,11 +25,13 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              InputError, LoRAConfig, ModelConfig, SystemConfig,
                              TrainingConfig, default_inference_settings, load_recipe,
                              Settings, make_configs, recipe_of, require, setting, start_log, stop_log)
-from .text import SURROGATE, check_output_file, write_text
+from .text import SURROGATE, check_output_file, clean_question, escape_markdown, write_text
 from .machine import free_memory, idle_gpu_warning, machine_info
 from .statute import get_notice
+from .search import read_statute
 from .table import load_table
 from .checks import check_table, repair_csv
+from .sources import Sources, source_table
 from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
 from .model import ModelManager, export_model, read_adapter_config
@@ -141,6 +143,19 @@ class ExportInput:
     to: str = setting("merged", "merged, ollama or vllm")
     output_dir: str = setting("./exported_model", "a new folder")
 
+# %% ../nbs/80_cli.ipynb #c80find0
+@dataclass
+class FindInput(Settings):
+    "What to look for, and where."
+    question: str = setting("", "the question, in Korean")
+    csv_path: str = setting(str(BUNDLED_CSV), "rules are found in these questions and answers")
+    statute_file: str = setting("", "articles are found by their text in this statute, Markdown or plain text; empty: by their titles")
+    rules: int = setting(3, "rules to show")
+    articles: int = setting(5, "articles to show")
+
+    def check(self) -> None:
+        for name in ("rules", "articles"): require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
+
 # %% ../nbs/80_cli.ipynb #254ec219
 class Parser(HfArgumentParser):
     "Flags from config classes, with errors of one line and exit status 2."
@@ -230,6 +245,18 @@ def run_bases(system: SystemConfig, output: Output) -> list[dict]:
     head = ["base", "architecture", "licence", "MB to fetch", "tokens a syllable", "here"]
     print("\n".join("| " + " | ".join(map(str, r)) + " |" for r in (head, ["---"] * len(head), *rows)))
     return bases
+
+# %% ../nbs/80_cli.ipynb #c80find1
+def run_find(find: FindInput, output: Output) -> dict:
+    "The nearest articles and rules of a question, found without a model."
+    question = clean_question(find.question)
+    provisions = read_statute(find.statute_file) if find.statute_file else None
+    sources = Sources(DataLoader(find.csv_path).rows, provisions)
+    start = time.perf_counter()
+    found = sources.find(question, find.rules, find.articles)
+    seconds = time.perf_counter() - start
+    print(f"**{escape_markdown(question)}**\n\n{source_table(found) or '찾은 것이 없습니다.'}\n\n> {get_notice()}")
+    return dict(question=question, found=[asdict(s) for s in found], seconds=round(seconds, 4))
 
 # %% ../nbs/80_cli.ipynb #26fb725b
 def run_check_csv(data: CsvInput, output: Output) -> dict:
@@ -602,6 +629,7 @@ _train = (ModelConfig, LoRAConfig, TrainingConfig, SystemConfig, Recipe)
 COMMANDS = dict(
     check_system=Command(run_check_system, (Output,), "this machine and what it can train"),
     bases=Command(run_bases, (SystemConfig, Output), "embedded bases, and which of them were fetched"),
+    find=Command(run_find, (FindInput, Output), "the nearest rules and articles of a question, without a model"),
     check_csv=Command(run_check_csv, (CsvInput, Output), "faults of a file of questions and answers, by line"),
     plan=Command(run_plan, (PlanInput, Output), "the memory that training needs, before any download"),
     train=Command(run_train, (*_train, Output), "train adapters on a file of questions and answers", training_left),
