@@ -27,6 +27,7 @@ from .data import DataLoader
 from .model import InferenceModelManager
 from .oom import is_out_of_memory
 from .decoding import can_refill, decode_rows, token_log_probs
+from .engines import PromptTooLong, Reply, open_engine
 
 import torch
 from accelerate.utils.memory import clear_device_cache
@@ -67,8 +68,8 @@ class Answer:
         said = [_ENDS[self.finish_reason]] if self.finish_reason in _ENDS else []
         if not (said or self.text): said = ["모델이 빈 답변을 냈습니다."]
         if self.unsupported: said.append(f"찾은 자료에 없는 조문입니다: {', '.join(self.unsupported)}. 조문을 직접 확인하세요.")
-        if self.tries and self.unknown: said.append(_unknown(self))
         if self.dropped: said.append(f"앞의 문답 {self.dropped}개는 길이 때문에 모델에 전달되지 않았습니다.")
+        if self.tries and self.unknown: said.append(_unknown(self))
         return said
 
 
@@ -93,10 +94,9 @@ def as_dict(self: Answer) -> dict:
     "The answer as plain values for JSON."
     cited = [dict(article=c.article, act=c.act, state=c.state) for c in self.citations]
     sources = [dict(name=s.name, title=s.title, text=s.text, articles=[*s.articles], row=s.row) for s in self.sources]
-    return dict(question=self.question, answer=self.text, citations=cited, num_tokens=self.num_tokens,
+    return dict(question=self.question, answer=self.text, citations=cited, remarks=self.remarks, num_tokens=self.num_tokens,
                 seconds=round(self.seconds, 3), finish_reason=self.finish_reason,
-                log_prob=self.log_prob and round(self.log_prob, 4), sources=sources, unsupported=self.unsupported,
-                remarks=self.remarks)
+                log_prob=self.log_prob and round(self.log_prob, 4), sources=sources, unsupported=self.unsupported)
 
 
 @patch
@@ -196,6 +196,8 @@ class InferenceManager:
     ):
         "Load model and tokenizer; raises `InputError` where the folder holds no model that can be trusted."
         merge, self.model_path = config is None or config.merge_adapter, model_path
+        self.engine = open_engine(config) if config else None
+        if self.engine: return self._ask_elsewhere(config, sources)
         if base_model is None and config: base_model = config.base_path
         self.manager = InferenceModelManager(model_path, model_config, cache_dir, merge, base_model)
         self.config = config or InferenceConfig(**default_inference_settings(self.manager.base.config.model_name))
@@ -204,10 +206,27 @@ class InferenceManager:
         self.sources = sources or sources_of(self.config, model_path)
         logger.info(f"answering with {model_path or self.manager.base.config.model_name}")
 
+# %% ../nbs/54_inference.ipynb #eng54els
+@patch
+def _ask_elsewhere(self: InferenceManager, config: InferenceConfig, sources: Sources | None) -> None:
+    "Begin without a model: an engine writes."
+    self.config, self.manager, self.model, self.tokenizer = config, None, None, None
+    self.sources = sources or sources_of(config, self.model_path)
+    logger.info(f"answering with {self.engine.name}")
+
+
+@patch
+def _replied(self: InferenceManager, prompt: "Prompt", reply: Reply) -> Answer:
+    "The answer that an engine wrote."
+    unit = "tokens" if reply.counted else "pieces"
+    logger.info(f"{reply.num_tokens} {unit} in {reply.seconds:.2f} s, {reply.finish_reason}: {prompt.question[:60]!r}")
+    return Answer(prompt.question, reply.text, reply.finish_reason, reply.num_tokens, reply.seconds, sources=prompt.sources)
+
 # %% ../nbs/54_inference.ipynb #5563aeaa
 @patch(as_prop=True)
 def max_prompt_tokens(self: InferenceManager) -> int:
-    "How long a prompt may be, in tokens, to leave room for the answer."
+    "How long a prompt may be, in tokens, to leave room for the answer; infinite where an engine does not tell."
+    if self.engine: return self.engine.window - self.config.max_new_tokens
     return self.model.config.max_position_embeddings - self.config.max_new_tokens
 
 
@@ -222,7 +241,8 @@ def encode(self: InferenceManager, messages: list[dict[str, str]]) -> list[int]:
 
 @patch
 def count_tokens(self: InferenceManager, messages: list[dict[str, str]]) -> int:
-    "Length of chat messages in tokens."
+    "Length of chat messages in tokens, estimated where a server has the tokenizer."
+    if self.engine: return self.engine.count_tokens(messages)
     return len(self.encode(messages))
 
 # %% ../nbs/54_inference.ipynb #7cff8103
@@ -230,8 +250,9 @@ def count_tokens(self: InferenceManager, messages: list[dict[str, str]]) -> int:
 class Prompt:
     "A question as a model reads it."
     question: str
-    ids: list[int]  # token ids, ready for the answer
+    ids: list[int]  # token ids, ready for the answer; empty for an engine, which takes messages
     sources: tuple[Source, ...] = ()  # that stand in it
+    messages: list[dict[str, str]] | None = None  # of `format_prompt`, for an engine
 
 
 @patch
@@ -239,7 +260,9 @@ def _prompt(self: InferenceManager, question: str, history: list[tuple[str, str]
     "A question with its sources, as many as fit; raises `InputError` where it is empty, holds control characters or is too long."
     asked = clean_question(question)
     if found is None: found = self.sources.find(asked) if self.sources else []
-    ids = self.encode(format_prompt(asked, None, history, [s.line for s in found]))
+    messages = format_prompt(asked, None, history, [s.line for s in found])
+    if self.engine: return Prompt(question, [], tuple(found), self.engine.prepare(messages))
+    ids = self.encode(messages)
     if len(ids) <= self.max_prompt_tokens: return Prompt(question, ids, tuple(found))
     if found: return self._prompt(question, history, found[:-1])
     raise InputError(f"question {question[:30]!r}...: {len(ids)} tokens with its history, "
@@ -284,6 +307,7 @@ def _answer(self: InferenceManager, prompt: Prompt, new_ids: list[int], seconds:
 def _ask_once(self: InferenceManager, question: str, history: list[tuple[str, str]] = ()) -> Answer:
     "One answer."
     prompt, start, likely = self._prompt(question, history), time.time(), TokenLogProbs()
+    if self.engine: return self._replied(prompt, self.engine.answer(prompt.messages, self.config))
     rows = self._generate([prompt.ids], logits_processor=LogitsProcessorList([likely]))
     return self._answer(prompt, rows[0].tolist(), time.time() - start, likely.means(rows, self.turn_end)[0])
 
@@ -297,7 +321,8 @@ class AnswerStream:
     ):
         "Nothing is written before the first piece is asked for."
         self._ended, self._strict = [], manager.config.strict
-        self._pieces = _written(manager, prompt, stop, self._ended)  # knows nothing of this object: it ends with it
+        write = _relayed if manager.engine else _written
+        self._pieces = write(manager, prompt, stop, self._ended)  # knows nothing of this object: it ends with it
 
     def __iter__(self): return self
 
@@ -333,6 +358,15 @@ def _written(manager: InferenceManager, prompt: Prompt, stop: threading.Event | 
     if failed: raise failed[0]
 
 
+def _relayed(manager: InferenceManager, prompt: Prompt, stop: threading.Event | None, ended: list[Answer]) -> Iterator[str]:
+    "Hand on what an engine writes; what came is kept, however it ends."
+    pieces = manager.engine.stream(prompt.messages, manager.config, stop)
+    try: yield from pieces
+    finally:
+        pieces.close()
+        ended.append(manager._replied(prompt, pieces.reply))
+
+
 @patch
 def stream(self: InferenceManager,
     question: str,  # in Korean
@@ -347,6 +381,7 @@ def stream(self: InferenceManager,
 def _batch_once(self: InferenceManager, questions: list[str], progress: bool, on_answer: Callable[[int, Answer], None] | None) -> list[Answer]:
     "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
     prompts, answers, aside, size = self._prompts(questions), {}, [], self.config.answer_batch_size
+    if self.engine: return self._batch_elsewhere(prompts, progress, on_answer)
     with tqdm(total=len(questions), desc="answers", disable=not progress) as bar:
         while left := [i for i in range(len(questions)) if i not in answers and i not in aside]:
             try:
@@ -361,6 +396,21 @@ def _batch_once(self: InferenceManager, questions: list[str], progress: bool, on
             if len(answers) < len(questions): _after_full_memory(size)
     for i in sorted(aside): raise TooLarge(i, questions[i], f"out of memory even alone, with {len(prompts[i].ids)} tokens; shorten it")
     return [answers[i] for i in range(len(questions))]
+
+# %% ../nbs/54_inference.ipynb #eng54bat
+@patch
+def _batch_elsewhere(self: InferenceManager, prompts: list[Prompt], progress: bool, on_answer: Callable | None) -> list[Answer]:
+    "Many answers of an engine."
+    answers, aside = {}, {}
+    with tqdm(total=len(prompts), desc="answers", disable=not progress) as bar:
+        for i, reply in self.engine.batch([p.messages for p in prompts], self.config):
+            if isinstance(reply, PromptTooLong): aside[i] = reply
+            else:
+                answers[i] = self._replied(prompts[i], reply)
+                if on_answer: on_answer(i, answers[i])
+            bar.update()
+    for i in sorted(aside): raise TooLarge(i, prompts[i].question, str(aside[i]))
+    return [answers[i] for i in range(len(prompts))]
 
 # %% ../nbs/54_inference.ipynb #r51memor
 class TooLarge(InputError):
@@ -411,6 +461,7 @@ def _decode(self: InferenceManager, prompts: list[list[int]], size: int) -> Iter
 def unload(self: InferenceManager) -> None:
     "Forget the model and give its memory back."
     self.model = None
+    if self.engine: return self.engine.close()
     self.manager.unload()
 
 # %% ../nbs/54_inference.ipynb #b54secon
