@@ -34,7 +34,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     "Number and text of each line."
     with open_text(path, "questions_file") as f:
         for number, line in enumerate(iter(lambda: f.readline(MAX_CELL), ""), 1):
-            require(len(line) < MAX_CELL, f"{path} line {number}", line[:30], f"is over {MAX_CELL:,} characters long; write one question a line")
+            require(len(line) < MAX_CELL, f"{path} line {number}", line[:30],
+                    f"is over {MAX_CELL:,} characters long; write one question a line")
             yield from ((number, part) for part in line.splitlines())
 
 
@@ -47,9 +48,10 @@ def _cells(path: Path) -> Iterator[tuple[int, str]]:
 def iter_questions(
     path: str | Path,  # .txt with a question a line, or a table with a column such as `question` (see `iter_rows`)
 ) -> Iterator[tuple[int, str]]:  # line and text, at least one
-    "The questions of a file, in bounded memory; raises `InputError` where it is missing, holds none, or one that cannot be asked."
+    "The questions of a file, in bounded memory; raises `InputError` where it holds none, or one that cannot be asked."
     path, some = regular_file(path, "questions_file"), False
-    require(path.suffix.lower() in (".txt", *_TABLES), "questions_file", str(path), f"must end in one of .txt, {', '.join(_TABLES)}")
+    kinds = (".txt", *_TABLES)
+    require(path.suffix.lower() in kinds, "questions_file", str(path), f"must end in one of {', '.join(kinds)}")
     for line, text in _lines(path) if path.suffix.lower() == ".txt" else _cells(path):
         if not text.strip(): continue
         if SURROGATE.search(text): raise InputError(f"{path} line {line}: bytes that are not text; correct that line")
@@ -77,7 +79,9 @@ class Totals:
     stopped: int = 0  # answers that the model ended itself
 
     def add(self, answer: Answer) -> None:
-        self.answers, self.tokens, self.seconds = self.answers + 1, self.tokens + answer.num_tokens, self.seconds + answer.seconds
+        self.answers += 1
+        self.tokens += answer.num_tokens
+        self.seconds += answer.seconds
         self.stopped += answer.finish_reason == "stop"
 
     @property
@@ -89,7 +93,7 @@ class Totals:
 # %% ../nbs/59_batch.ipynb #b59form
 @dataclass(frozen=True)
 class Form:
-    "How a report is written: its head, what an answer adds (by its number), and its end (by what is told and how many were asked)."
+    "How a report is written: its head, what an answer adds by its number, and its end by what was asked."
     head: str
     entry: Callable[[int, Answer], str]
     end: Callable[[Totals, int], str] = lambda totals, asked: ""
@@ -105,7 +109,8 @@ def _markdown_form(title: str = "답변") -> Form:
 
 
 # %% ../nbs/59_batch.ipynb #b59csv
-_COLUMNS = ("question", "answer", "citations", "remarks", "sources", "finish_reason", "num_tokens", "seconds", "notice")
+_COLUMNS = ("question", "answer", "citations", "remarks", "sources", "finish_reason", "num_tokens", "seconds",
+            "notice")
 
 
 def harmless_cell(
@@ -124,8 +129,8 @@ def _csv_line(cells: Iterable) -> str:
 def _csv_row(i: int, a: Answer) -> str:
     cited = "; ".join(f"{c.name} ({state_label(c.state)})" for c in a.citations)
     read = "; ".join(s.name for s in a.sources)
-    return _csv_line([*map(harmless_cell, (a.question, a.text, cited, " ".join(a.remarks), read)), a.finish_reason, a.num_tokens,
-                      round(a.seconds, 3), get_notice()])
+    texts = map(harmless_cell, (a.question, a.text, cited, " ".join(a.remarks), read))
+    return _csv_line([*texts, a.finish_reason, a.num_tokens, round(a.seconds, 3), get_notice()])
 
 
 FORMS = {".md": _markdown_form(), ".csv": Form("\ufeff" + _csv_line(_COLUMNS), _csv_row),
@@ -145,7 +150,7 @@ def answers_markdown(
 
 # %% ../nbs/59_batch.ipynb #b59class
 class Report:
-    "A report that grows; under its name it is whole whenever it is looked at. A context: its other file is gone at the end."
+    "A report that grows; whole under its name whenever it is looked at. A context: its other files are gone at the end."
     def __init__(self,
         path: Path,  # of the report, with one of the extensions of `FORMS`
         asked: int,  # questions in all
@@ -185,6 +190,7 @@ def add(self: Report,
     self.number += len(answers)
 
 
+# %% ../nbs/59_batch.ipynb #b59show
 @patch
 def show(self: Report,
     waiting: list[Answer | None] = (),  # to the next questions, as far as they were answered
@@ -233,14 +239,17 @@ def survey_questions(
     return found
 
 
+# %% ../nbs/59_batch.ipynb #b59where
 def report_file(
     output_file: str | Path,  # as the user named it
     questions_file: str | Path,  # which it must not be
 ) -> Path:  # where a report can be written
     "Raise `InputError` where a report cannot be written, or its extension names no form."
     target = check_output_file(output_file)
-    require(target.suffix.lower() in FORMS, "output_file", str(target), "must end in .md (to read), .csv (for a spreadsheet) or .jsonl (for programs)")
-    require(target.resolve() != Path(questions_file).resolve(), "output_file", str(target), "is the file of questions; name another")
+    require(target.suffix.lower() in FORMS, "output_file", str(target),
+            "must end in .md (to read), .csv (for a spreadsheet) or .jsonl (for programs)")
+    require(target.resolve() != Path(questions_file).resolve(), "output_file", str(target),
+            "is the file of questions; name another")
     return target
 
 
@@ -278,8 +287,8 @@ def _check_lengths(model: AskedModel, questions_file: str | Path, config: Infere
         except InputError as e: raise InputError(f"{questions_file} line {line}: {e}") from None
 
 
-def _answer_window(model: AskedModel, config: InferenceConfig, window: list[tuple[int, str]], report: Report, bar) -> list[tuple[int, str]]:
-    "Answer the next questions into the report; line and reason of one that memory did not hold."
+def _answer_window(model: AskedModel, config: InferenceConfig, window: list, report: Report, bar) -> list:
+    "Answer questions, given with their lines, into the report; line and reason of one that memory did not hold."
     texts, failed = [text for _, text in window], []
     so_far = lambda: model.kept_answers(texts, config)
     def told(question: str) -> None:

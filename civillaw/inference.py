@@ -378,7 +378,7 @@ def stream(self: InferenceManager,
 
 # %% ../nbs/54_inference.ipynb #984fb15b
 @patch
-def _batch_once(self: InferenceManager, questions: list[str], progress: bool, on_answer: Callable[[int, Answer], None] | None) -> list[Answer]:
+def _batch_once(self: InferenceManager, questions: list[str], progress: bool, on_answer: Callable | None) -> list[Answer]:
     "Many answers side by side, each as it would be alone; a row that ends makes room for the next question."
     prompts, answers, aside, size = self._prompts(questions), {}, [], self.config.answer_batch_size
     if self.engine: return self._batch_elsewhere(prompts, progress, on_answer)
@@ -497,10 +497,12 @@ def ask(self: InferenceManager,
     if not self.config.strict: return first
     if first.unknown:
         again, what = self._second_try()
-        with suppress(InputError): return _better(first, again._ask_once(what(first), history))  # with the line it may be too long
+        with suppress(InputError):  # with the line it may be too long
+            return _better(first, again._ask_once(what(first), history))
     return replace(first, tries=1)
 
 
+# %% ../nbs/54_inference.ipynb #b54batch
 @patch
 def batch(self: InferenceManager,
     questions: list[str],  # in any order
@@ -524,7 +526,7 @@ def batch(self: InferenceManager,
 
 # %% ../nbs/54_inference.ipynb #b54again
 @patch
-def _batch_again(self: InferenceManager, firsts: dict[int, Answer], progress: bool, settle: Callable[[int, Answer], None]) -> None:
+def _batch_again(self: InferenceManager, firsts: dict[int, Answer], progress: bool, settle: Callable) -> None:
     "Second answers to questions by their place; the first stands where there is none."
     again, what = self._second_try()
     def askable(question: str) -> bool:
