@@ -41,7 +41,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _cells(path: Path) -> Iterator[tuple[int, str]]:
     "Number of the line and question of each row."
-    return ((row.line, row.cells["question"]) for row in iter_rows(path, columns=("question",)) if row.cells)
+    try: yield from ((row.line, row.cells["question"]) for row in iter_rows(path, columns=("question",)) if row.cells)
+    except InputError as e: raise InputError(str(e).replace("csv_path", "questions_file", 1)) from None
 
 
 # %% ../nbs/59_batch.ipynb #7c1d97ab
