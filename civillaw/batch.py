@@ -155,7 +155,7 @@ class Report:
     def __init__(self,
         path: Path,  # of the report, with one of the extensions of `FORMS`
         asked: int,  # questions in all
-        every: float = 10.0,  # seconds from one copy to the next at least; longer where a copy takes long
+        every: float = 10.0,  # seconds from one copy to the next at least, more where a copy takes long; 0: after each answer
     ):
         self.path, self.asked, self.every, self.form = path, asked, every, FORMS[path.suffix.lower()]
         self.part, self.copy = (path.with_name(path.name + end) for end in (".part", ".new"))
@@ -205,7 +205,7 @@ def show(self: Report,
     self._append(self.copy, more + self.form.end(totals, self.asked))
     move_into_place(self.copy, self.path, seconds)
     self.shown = time.monotonic()
-    self.every = max(self.every, 20 * (self.shown - start))
+    if self.every: self.every = max(self.every, 20 * (self.shown - start))
 
 
 @patch(as_prop=True)
@@ -264,7 +264,7 @@ def answer_file(
     output_file: str | Path,  # .md, .csv or .jsonl
     config: InferenceConfig,  # lengths and guards
     progress: bool = True,  # show a bar on stderr
-    every: float = 10.0,  # seconds from one copy of the growing report to the next
+    every: float = 10.0,  # seconds from one copy of the growing report to the next; 0: after each answer
 ) -> Survey:  # what was there before the first question was asked
     "Answer a file of questions into a report, in bounded memory; a call that was ended goes on when it is made again."
     target, found = report_file(output_file, questions_file), survey_questions(questions_file, model, config)
