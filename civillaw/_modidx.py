@@ -221,6 +221,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                               'civillaw.cli.failure': ('cli.html#failure', 'civillaw/cli.py'),
                               'civillaw.cli.frame_markdown': ('cli.html#frame_markdown', 'civillaw/cli.py'),
                               'civillaw.cli.full_left': ('cli.html#full_left', 'civillaw/cli.py'),
+                              'civillaw.cli.grounding_markdown': ('cli.html#grounding_markdown', 'civillaw/cli.py'),
                               'civillaw.cli.main': ('cli.html#main', 'civillaw/cli.py'),
                               'civillaw.cli.markdown_file': ('cli.html#markdown_file', 'civillaw/cli.py'),
                               'civillaw.cli.nothing_left': ('cli.html#nothing_left', 'civillaw/cli.py'),
