@@ -272,6 +272,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'civillaw.constraint._citation_tokens': ('constraint.html#_citation_tokens', 'civillaw/constraint.py'),
                                      'civillaw.constraint._cites_unknown': ('constraint.html#_cites_unknown', 'civillaw/constraint.py'),
                                      'civillaw.constraint._decoded': ('constraint.html#_decoded', 'civillaw/constraint.py'),
+                                     'civillaw.constraint._piece': ('constraint.html#_piece', 'civillaw/constraint.py'),
                                      'civillaw.constraint._spelled': ('constraint.html#_spelled', 'civillaw/constraint.py'),
                                      'civillaw.constraint.citation_tokens': ('constraint.html#citation_tokens', 'civillaw/constraint.py'),
                                      'civillaw.constraint.token_bytes': ('constraint.html#token_bytes', 'civillaw/constraint.py')},

@@ -92,6 +92,12 @@ def _cites_unknown(text: str) -> bool:
     names = [(article_name(int(n)), article_name(int(n), int(b or 0))) for n, b in _NUMBER.findall(text)]
     return any(name not in in_force() for pair in names for name in pair)
 
+# %% ../nbs/51_constraint.ipynb #k51voca0
+def _piece(rest: bytes, more: bytes) -> tuple[str | None, bytes]:
+    "What bytes after `rest` add to a draft, None where it is Hangul taken apart, and the bytes that are left over."
+    text, left = _decoded(rest, more)
+    return None if JAMO.search(text) else one_spelling(text), left
+
 # %% ../nbs/51_constraint.ipynb #k51voca1
 class CitationTokens:
     "A tokenizer's vocabulary, and which of its tokens an answer may go on with."
@@ -100,10 +106,11 @@ class CitationTokens:
     ):
         "Sort the vocabulary; takes a second or two for 150,000 tokens."
         self.tokenizer, self.spelled = tokenizer, token_bytes(tokenizer)
-        texts = [one_spelling(_decoded(b"", b)[0]) for b in self.spelled]
-        those = lambda told: [i for i, text in enumerate(texts) if told(text)]
+        self.alone = [_piece(b"", b) for b in self.spelled]
+        those = lambda told: [i for i, (text, _) in enumerate(self.alone) if text is not None and told(text)]
         self.inner = [i for i, b in enumerate(self.spelled) if b and 0x80 <= b[0] < 0xC0]  # begin within a character
-        self.jamo, self.whole = those(JAMO.search), those(_cites_unknown)
+        self.jamo = [i for i, (text, _) in enumerate(self.alone) if text is None]
+        self.whole = those(_cites_unknown)
         self.turns, self.going_on = [those(begin.match) for _, begin in TURNS], those(_GOES_ON.match)
 
     def begin(self,
@@ -120,9 +127,8 @@ def lets(self: CitationTokens,
     i: int,  # id of a token
 ) -> bool:  # whether the answer can still come to cite known articles only
     "Judge one token."
-    text, rest = _decoded(draft.rest, self.spelled[i])
-    if JAMO.search(text): return False
-    piece = one_spelling(text)
+    piece, rest = _piece(draft.rest, self.spelled[i]) if draft.rest else self.alone[i]
+    if piece is None: return False
     judged = draft.judge(piece)
     if judged != OPEN or not rest: return judged != WRONG
     return any(c.encode().startswith(rest) and draft.judge(piece + one_spelling(c)) != WRONG for c in CONTINUES)
@@ -146,8 +152,8 @@ def weigh(self: CitationTokens,
 @patch
 def _turns(self: CitationTokens, draft: TokenDraft, i: int, turns: list[int]) -> bool:
     "Whether a token that begins within a character begins as one of the turns does, or with a jamo."
-    text = _decoded(draft.rest, self.spelled[i])[0]
-    return bool(JAMO.search(text)) or any(TURNS[k][1].match(one_spelling(text)) for k in turns)
+    text = _piece(draft.rest, self.spelled[i])[0]
+    return text is None or any(TURNS[k][1].match(text) for k in turns)
 
 # %% ../nbs/51_constraint.ipynb #k51voca4
 @lru_cache(maxsize=4)
