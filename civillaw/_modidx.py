@@ -275,6 +275,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'civillaw.constraint._piece': ('constraint.html#_piece', 'civillaw/constraint.py'),
                                      'civillaw.constraint._spelled': ('constraint.html#_spelled', 'civillaw/constraint.py'),
                                      'civillaw.constraint.citation_tokens': ('constraint.html#citation_tokens', 'civillaw/constraint.py'),
+                                     'civillaw.constraint.processor_ms': ('constraint.html#processor_ms', 'civillaw/constraint.py'),
                                      'civillaw.constraint.token_bytes': ('constraint.html#token_bytes', 'civillaw/constraint.py')},
             'civillaw.data': { 'civillaw.data.DataLoader': ('data.html#dataloader', 'civillaw/data.py'),
                                'civillaw.data.DataLoader.__init__': ('data.html#dataloader.__init__', 'civillaw/data.py'),
