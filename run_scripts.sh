@@ -18,6 +18,7 @@ Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options
   full          the whole job on the bundled data and a small model: check, train, evaluate, report
   check_system  this machine: Python, packages, CPU, GPU, disk, and what it can train
   bases         embedded base models, and which of them were fetched
+  find          the nearest rules and articles of a question, without a model
   check_csv     read a file of questions and answers and report its faults by line
   plan          the memory that training needs, before anything is downloaded
   train         train an adapter
@@ -161,7 +162,7 @@ case "$command" in
         setup dev
         exec "$python" "$here/.ci/outputs.py" --write "$@"
         ;;
-    check_system | bases | check_csv | train | chat | full | ask | batch | evaluate | benchmark | plan | export)
+    check_system | bases | find | check_csv | train | chat | full | ask | batch | evaluate | benchmark | plan | export)
         setup run
         export CIVILLAW_COMMAND=./run_scripts.sh  # for the next steps that a command prints
         exec "$python" -m civillaw "$command" "$@"

@@ -22,6 +22,7 @@ from .prompt import format_prompt
 from .text import SURROGATE, check_output_file, clean_question, escape_markdown, write_text
 from .statute import citation_table, get_notice, state_label
 from .oom import is_out_of_memory
+from .engines import PromptTooLong
 from .inference import Answer, InferenceManager
 from .widget import ChatPanel, error_line, widget_problem
 from accelerate.utils.memory import clear_device_cache
@@ -122,7 +123,7 @@ def _attempt(self: ChatBot, question: str, kept: list, dropped: int, turns: list
             yield piece
             if told.is_set(): break
         done = not told.is_set()
-    except RuntimeError as e:
+    except (RuntimeError, PromptTooLong) as e:
         again = self._remember(e, question, kept) and not (text or told.is_set())
         if not again: raise
     finally:
@@ -133,9 +134,9 @@ def _attempt(self: ChatBot, question: str, kept: list, dropped: int, turns: list
 
 # %% ../nbs/57_chat.ipynb #r53memor
 @patch
-def _remember(self: ChatBot, error: RuntimeError, question: str, kept: list) -> bool:
-    "Whether memory ended with turns that can leave; if so, half as much is asked of it from now on."
-    ended = bool(kept) and is_out_of_memory(error)
+def _remember(self: ChatBot, error: Exception, question: str, kept: list) -> bool:
+    "Whether memory, or the window of a server, ended with turns that can leave; if so, half as much is asked of it from now on."
+    ended = bool(kept) and (isinstance(error, PromptTooLong) or is_out_of_memory(error))
     if ended: self._memory = self.manager.count_tokens(format_prompt(question, history=kept)) // 2
     return ended
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
-           'BenchmarkInput', 'ExportInput', 'Parser', 'recipe_settings', 'parse', 'show', 'run_check_system',
-           'run_bases', 'run_check_csv', 'run_plan', 'run_train', 'open_model', 'markdown_file', 'run_chat', 'run_ask',
-           'run_batch', 'Asked', 'read_asked', 'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate',
-           'run_benchmark', 'run_export', 'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full',
-           'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command',
-           'Ended', 'end_in_order', 'main', 'failure']
+           'BenchmarkInput', 'ExportInput', 'FindInput', 'Parser', 'recipe_settings', 'parse', 'show',
+           'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'open_model',
+           'markdown_file', 'run_chat', 'run_ask', 'asked_model', 'run_batch', 'Asked', 'read_asked', 'choice_figures',
+           'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export', 'same_training', 'plan_text',
+           'frame_markdown', 'write_report', 'run_full', 'training_left', 'full_left', 'batch_left', 'evaluation_left',
+           'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
 import json, os, signal, sys, threading, time
@@ -25,11 +25,13 @@ from .config import (BUNDLED_CSV, CONFIG_CLASSES, DEFAULT_BASE, InferenceConfig,
                              InputError, LoRAConfig, ModelConfig, SystemConfig,
                              TrainingConfig, default_inference_settings, load_recipe,
                              Settings, make_configs, recipe_of, require, setting, start_log, stop_log)
-from .text import SURROGATE, check_output_file, write_text
+from .text import SURROGATE, check_output_file, clean_question, escape_markdown, write_text
 from .machine import free_memory, idle_gpu_warning, machine_info
 from .statute import get_notice
+from .search import read_statute
 from .table import load_table
 from .checks import check_table, repair_csv
+from .sources import Sources, source_table
 from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
 from .model import ModelManager, export_model, read_adapter_config
@@ -38,9 +40,11 @@ from .oom import is_out_of_memory
 from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
 from .training import TrainingManager
-from .inference import InferenceManager, answers_markdown, read_questions
+from .inference import InferenceManager
+from .kept import AskedModel, answers_folder
 from .chat import ChatBot, terminal_chat
-from .evaluation import (AskedModel, Evaluation, answers_folder, chosen_answers, evaluate, field_names,
+from .batch import answer_file, iter_questions, report_file, survey_questions
+from .evaluation import (Evaluation, chosen_answers, evaluate, field_names,
                                  held_out_rows, metrics_markdown, models_of, side_by_side, spread_rows, trained_on)
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
@@ -96,7 +100,7 @@ class AskInput:
 class BatchInput:
     "Where questions come from and answers go."
     questions_file: str = setting("", ".txt with a question a line, or a table (.csv, .tsv, .jsonl, .xlsx, .parquet) with a column question")
-    output_file: str = setting("results.md", "the markdown report")
+    output_file: str = setting("results.md", "the report: .md to read, .csv for a spreadsheet, .jsonl for programs; it grows as answers come")
     fresh: bool = setting(False, "ask anew instead of using answers that were kept")
 
 # %% ../nbs/80_cli.ipynb #ae71f3fe
@@ -140,6 +144,19 @@ class ExportInput:
     base_path: str = setting("", "where its base stands now, if it moved since the training", ("--base_model",))
     to: str = setting("merged", "merged, ollama or vllm")
     output_dir: str = setting("./exported_model", "a new folder")
+
+# %% ../nbs/80_cli.ipynb #c80find0
+@dataclass
+class FindInput(Settings):
+    "What to look for, and where."
+    question: str = setting("", "the question, in Korean")
+    csv_path: str = setting(str(BUNDLED_CSV), "rules are found in these questions and answers")
+    statute_file: str = setting("", "articles are found by their text in this statute, Markdown or plain text; empty: by their titles")
+    rules: int = setting(3, "rules to show")
+    articles: int = setting(5, "articles to show")
+
+    def check(self) -> None:
+        for name in ("rules", "articles"): require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or more")
 
 # %% ../nbs/80_cli.ipynb #254ec219
 class Parser(HfArgumentParser):
@@ -231,6 +248,18 @@ def run_bases(system: SystemConfig, output: Output) -> list[dict]:
     print("\n".join("| " + " | ".join(map(str, r)) + " |" for r in (head, ["---"] * len(head), *rows)))
     return bases
 
+# %% ../nbs/80_cli.ipynb #c80find1
+def run_find(find: FindInput, output: Output) -> dict:
+    "The nearest articles and rules of a question, found without a model."
+    question = clean_question(find.question)
+    provisions = read_statute(find.statute_file) if find.statute_file else None
+    sources = Sources(DataLoader(find.csv_path).rows, provisions)
+    start = time.perf_counter()
+    found = sources.find(question, find.rules, find.articles)
+    seconds = time.perf_counter() - start
+    print(f"**{escape_markdown(question)}**\n\n{source_table(found) or '찾은 것이 없습니다.'}\n\n> {get_notice()}")
+    return dict(question=question, found=[asdict(s) for s in found], seconds=round(seconds, 4))
+
 # %% ../nbs/80_cli.ipynb #26fb725b
 def run_check_csv(data: CsvInput, output: Output) -> dict:
     "Faults of a file of questions and answers, by line; status 2 where training would refuse the file."
@@ -301,18 +330,22 @@ def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, out
     return answer.as_dict()
 
 # %% ../nbs/80_cli.ipynb #110d1c93
+def asked_model(inference: InferenceConfig, system: SystemConfig, fresh: bool = False) -> AskedModel:
+    "The tuned model with what it said before; nothing is loaded."
+    return AskedModel(inference.model_path, None, system.cache_path, fresh, inference.base_path)
+
+
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
-    "Answer a file of questions into a markdown report; answers are kept as they come, so that the same command goes on."
+    "Answer a file of questions into a report that grows; answers are kept as they come, so that the same command goes on."
     require(bool(data.questions_file), "questions_file", "", "is missing; pass --questions_file FILE")
-    questions, target = read_questions(data.questions_file), markdown_file(data.output_file)
-    require(target.resolve() != Path(data.questions_file).resolve(), "output_file", str(target),
-            "is the file of questions; name another")
+    target = report_file(data.output_file, data.questions_file)
+    next(iter_questions(data.questions_file))  # a file that is none is said before the model is looked for
     if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
     start_log("inference", system.log_dir)
-    answers = AskedModel(inference.model_path, None, system.cache_path, data.fresh, inference.base_path).answers(questions, inference)
-    write_text(target, answers_markdown(answers))
-    print(f"{len(answers)} answers in {target}")
-    return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
+    found = answer_file(asked_model(inference, system, data.fresh), data.questions_file, target, inference)
+    print(f"{found.asked} answers in {target}" + f"; {found.kept} were kept from an earlier call" * bool(found.kept))
+    return dict(output_file=str(target), questions=found.asked, different=found.different, kept=found.kept)
+
 
 # %% ../nbs/80_cli.ipynb #1637a819
 @dataclass
@@ -567,9 +600,8 @@ def full_left(*settings) -> str:
 
 def batch_left(data: BatchInput, inference: InferenceConfig, system: SystemConfig, *_) -> str:
     "How many questions were answered."
-    questions = read_questions(data.questions_file)
-    kept = AskedModel(inference.model_path, None, system.cache_path, False, inference.base_path).known(questions, inference)
-    return f"{kept} of {len(questions)} answers are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
+    found = survey_questions(data.questions_file, asked_model(inference, system), inference)
+    return f"{found.kept} of {found.different} answers are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
 
 
 def evaluation_left(data: EvaluationInput, *_) -> str:
@@ -602,6 +634,7 @@ _train = (ModelConfig, LoRAConfig, TrainingConfig, SystemConfig, Recipe)
 COMMANDS = dict(
     check_system=Command(run_check_system, (Output,), "this machine and what it can train"),
     bases=Command(run_bases, (SystemConfig, Output), "embedded bases, and which of them were fetched"),
+    find=Command(run_find, (FindInput, Output), "the nearest rules and articles of a question, without a model"),
     check_csv=Command(run_check_csv, (CsvInput, Output), "faults of a file of questions and answers, by line"),
     plan=Command(run_plan, (PlanInput, Output), "the memory that training needs, before any download"),
     train=Command(run_train, (*_train, Output), "train adapters on a file of questions and answers", training_left),

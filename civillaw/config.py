@@ -179,12 +179,24 @@ class InferenceConfig(Settings):
                                         "(Keskar et al. 2019)")
     no_repeat_ngram_size: int = setting(0, "forbid a run of so many tokens to come twice; 0: allow")
     answer_batch_size: int = setting(32, "questions answered side by side in a batch")
+    known_articles: bool = setting(True, "let an answer cite no article of the Civil Act but those in force")
+    grounded: str = setting("auto", "answer from sources that are found for the question: on, off, or auto (where the model was trained with them)")
+    statute_file: str = setting("", "a statute in Markdown or plain text whose articles are sources too")
+    strict: bool = setting(False, "ask again, once, where an answer cites an article that does not exist")
+    engine: str = setting("hf", "what writes the answers: hf, the model of model_path on this machine, or the URL of a server that speaks "
+                          "chat completions, such as http://localhost:8000/v1; its key, if it wants one, stands in CIVILLAW_API_KEY")
+    engine_model: str = setting("", "with a URL: the server's name of the model; empty: the only one it has")
+    engine_timeout: float = setting(300.0, "with a URL: seconds without a piece of the answer after which the server is given up")
     merge_adapter: bool = setting(True, "add the adapter into the base for answering, where both give the same answers")
     seed: int = setting(42, "seed of the draw, with do_sample")
 
     def check(self) -> None:
         for name in ("max_new_tokens", "answer_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
+        require(self.grounded in ("auto", "on", "off"), "grounded", self.grounded, "must be auto, on or off")
+        require(self.engine == "hf" or self.engine.startswith(("http://", "https://")), "engine", self.engine,
+                "must be hf or a URL such as http://localhost:8000/v1")
+        require(0 < self.engine_timeout < float("inf"), "engine_timeout", self.engine_timeout, "must be above 0, such as 300")
         require(self.temperature > 0, "temperature", self.temperature,
                 "must be above 0; leave do_sample off for the likeliest words")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "must be above 0 and at most 1")
