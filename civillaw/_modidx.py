@@ -587,6 +587,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                        'civillaw/inference.py'),
                                     'civillaw.inference.InferenceManager._generation_config': ( 'inference.html#inferencemanager._generation_config',
                                                                                                 'civillaw/inference.py'),
+                                    'civillaw.inference.InferenceManager._known': ( 'inference.html#inferencemanager._known',
+                                                                                    'civillaw/inference.py'),
                                     'civillaw.inference.InferenceManager._prompt': ( 'inference.html#inferencemanager._prompt',
                                                                                      'civillaw/inference.py'),
                                     'civillaw.inference.InferenceManager._prompts': ( 'inference.html#inferencemanager._prompts',

@@ -10,7 +10,7 @@ from codecs import getincrementaldecoder
 from functools import lru_cache
 import re, time
 
-from .config import InputError, require
+from .config import require
 from .prompt import end_of_turn_id
 from .statute import CONTINUES, JAMO, OPEN, WRONG, Draft, article_name, cited_articles, in_force, one_spelling
 

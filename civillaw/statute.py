@@ -306,7 +306,7 @@ FINE, OPEN, WRONG = "fine", "open", "wrong"
 _AFTER = "의0-9,천백십분퍼센시가치사"  # may follow a citation that a further piece still changes
 _FIXED = re.compile(rf"[^{_AFTER}\s]")
 _LOOSE = re.compile(rf"[제조{_AFTER}\s]")
-_PART = r"\s*(?:분|퍼센?|시|가)?"  # of a unit
+_PART = r"\s?(?:분|퍼센?|시|가)?"  # of a unit; not a row of spaces, of which a model would find no end
 CONTINUES = "의0123456789０１２３４５６７８９ \u3000건합치직약류정절사년개달분퍼센트%％푼촌시간가지천만억월일주세할배명인회"
 JAMO = re.compile("[\u1161-\u1175\u11a8-\u11c2]")  # what `one_spelling` may join to the character before
 
@@ -377,9 +377,9 @@ def judge(self: Draft,
     if m is None: return FINE
     number, branch, rest = str(int(m["number"])), m["near"] or m["far"], t[m.end():]
     branches = _branches(self.known).get(number, [])
-    if branch is None: right = branches and re.fullmatch(r"(?:의\s*)?", rest)
+    if branch is None: right = branches and re.fullmatch(r"(?:의\s?)?", rest)
     else: right = not rest and any(b.startswith(branch) for b in branches)
-    if m["far"] and f"제{number}조" in self.known: right = right or re.fullmatch(_PART, rest)
+    if m["far"] and len(branch) < 5 and f"제{number}조" in self.known: right = right or re.fullmatch(_PART, rest)
     return OPEN if right else WRONG
 
 # %% ../nbs/10_statute.ipynb #k10draf5
