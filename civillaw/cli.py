@@ -113,7 +113,7 @@ class EvaluationInput(Settings):
                                    "held out of the data set")
     fields: list[str] = setting([], "their field names, where they are others: --fields statement=text label=gold")
     max_questions: int = setting(0, "questions a set at most; 0: all")
-    guards: str = setting("off", "the guard against repetition: off, on, or both, one after the other")
+    guards: str = setting("off", "the guards against repetition and unknown articles: off, on, or both, one after the other")
     bits: bool = setting(True, "also measure the bits a character that both models need for the gold answers")
     statute_questions: int = setting(0, "questions of each kind made from the table of articles (which exists, which is "
                                      "deleted, which has the title); 0: none")

@@ -8,7 +8,7 @@ __all__ = ['PREFILL_TOKENS', 'SlotCache', 'position_mask', 'share_beginning', 'm
 
 # %% ../nbs/50_decoding.ipynb #3287eb59
 import os, time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .config import InferenceConfig
@@ -95,6 +95,7 @@ class Row:
     generator: torch.Generator | None = None  # of its draws
     seconds: float = 0.0  # its share of the time
     log_prob: float = 0.0  # of the tokens of the answer, summed, in nats, as the model gave them
+    draft: object = None  # its text so far, for who limits what may be written
 
     @property
     def answer(self) -> list[int]: return self.ids[self.prompt_tokens:]
@@ -104,9 +105,10 @@ class TokenChooser:
     "Decides the next token of each row by the settings of `generate`."
     def __init__(self,
         config: InferenceConfig,  # guards and sampling
+        limit: Callable[[list[Row], torch.Tensor], torch.Tensor] | None = None,  # gives the scores with -inf where a row may not go
     ):
         "Sets up the processors of transformers, in the order of `generate`."
-        c, self.do_sample = config, config.do_sample
+        c, self.do_sample, self.limit = config, config.do_sample, limit
         self.guards, self.warpers = LogitsProcessorList(), LogitsProcessorList()
         if c.repetition_penalty != 1: self.guards.append(RepetitionPenaltyLogitsProcessor(float(c.repetition_penalty)))
         if c.no_repeat_ngram_size: self.guards.append(NoRepeatNGramLogitsProcessor(c.no_repeat_ngram_size))
@@ -123,6 +125,7 @@ class TokenChooser:
         if self.guards:
             own = lambda row: torch.tensor([row.ids], device=logits.device)
             logits = torch.cat([self.guards(own(row), scores[None]) for row, scores in zip(rows, logits)])
+        if self.limit: logits = self.limit(rows, logits)
         if not self.do_sample: return logits.argmax(-1).tolist()
         shares = self.warpers(None, logits).softmax(-1)
         return [torch.multinomial(share, 1, generator=row.generator).item() for row, share in zip(rows, shares)]
@@ -221,11 +224,12 @@ def take_ended(
     return ended
 
 # %% ../nbs/50_decoding.ipynb #b4ab0521
-def _begin(model: torch.nn.Module, prompts: list[list[int]], config: InferenceConfig, slots: int) -> RunningRows:
+def _begin(model: torch.nn.Module, prompts: list[list[int]], config: InferenceConfig, slots: int,
+           limit: Callable | None) -> RunningRows:
     "No rows yet, but the common beginning of all prompts is read; each keeps a token to go on with."
     beginning = os.path.commonprefix(prompts)[:min(map(len, prompts)) - 1]
     reader = SlotModel(model, slots, max(map(len, prompts)) + config.max_new_tokens)
-    return RunningRows(reader, TokenChooser(config), beginning)
+    return RunningRows(reader, TokenChooser(config, limit), beginning)
 
 
 def _row(model: torch.nn.Module, index: int, prompt: list[int], config: InferenceConfig) -> Row:
@@ -238,12 +242,13 @@ def decode_rows(
     prompts: list[list[int]],  # token ids, none of them empty
     config: InferenceConfig,  # lengths, guards, sampling, and how many rows side by side
     stop_id: int,  # the token that ends an answer
+    limit: Callable[[list[Row], torch.Tensor], torch.Tensor] | None = None,  # of `TokenChooser`
 ) -> Iterator[tuple[int, list[int], float, float]]:  # place of the prompt, tokens of its answer, its share of the seconds, nats a token
     "Answer many prompts, each as it would be answered alone; answers come in the order in which they end."
     if not prompts: return
     start, slots = time.perf_counter(), min(config.answer_batch_size, len(prompts))
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    with torch.inference_mode(): running = _begin(model, prompts, config, slots)
+    with torch.inference_mode(): running = _begin(model, prompts, config, slots, limit)
     while waiting or running.rows:
         with torch.inference_mode():
             if waiting and 4 * (slots - len(running.rows)) >= slots:

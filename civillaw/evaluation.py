@@ -202,8 +202,8 @@ class Evaluation:
     base: dict[str, list[Answer]]
     tuned: dict[str, list[Answer]]
     bits: dict[str, dict[str, list[float]]] | None = None  # of the gold answers, by `base` and `tuned` and set
-    guards: bool = False  # whether a guard against repetition was on
-    guarded: "Evaluation | None" = None  # the same questions with the guard on
+    guards: bool = False  # whether the guard against repetition and the constraint on articles were on
+    guarded: "Evaluation | None" = None  # the same questions with both on
 
     @cached_property
     def _sums(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -300,12 +300,12 @@ GUARD = 16  # tokens of a run that may not come twice, where the guard is on and
 
 def with_guard(
     config: InferenceConfig,  # lengths and guards
-    on: bool,  # whether a guard against repetition acts
-) -> InferenceConfig:  # the same with it, or without any
-    "Settings with the guard against repetition on or off."
-    if not on: return replace(config, no_repeat_ngram_size=0, repetition_penalty=1.0)
+    on: bool,  # whether a guard against repetition and the constraint on articles act
+) -> InferenceConfig:  # the same with both, or without any
+    "Settings with the guard against repetition and the constraint on articles on or off."
+    if not on: return replace(config, no_repeat_ngram_size=0, repetition_penalty=1.0, known_articles=False)
     has_one = config.no_repeat_ngram_size or config.repetition_penalty > 1
-    return config if has_one else replace(config, no_repeat_ngram_size=GUARD)
+    return replace(config, known_articles=True, **({} if has_one else dict(no_repeat_ngram_size=GUARD)))
 
 # %% ../nbs/62_evaluation.ipynb #58dc0288
 def models_of(
@@ -339,7 +339,7 @@ def evaluate(
     cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
     rows: dict[str, list[dict]] | None = None,  # of `held_out_rows`, where they were read already
     fields: list[str] = (),  # field names of `eval_files`, such as `answer=reference`
-    guards: str = "off",  # the guard against repetition: off, on, or both, one after the other
+    guards: str = "off",  # against repetition and unknown articles: off, on, or both, one after the other
     fresh: bool = False,  # ask anew instead of using answers that were kept
     bits: bool = True,  # also measure the gold answers under both models
 ) -> Evaluation:  # with table, plot and JSON
@@ -366,7 +366,7 @@ def metrics_markdown(
         part = {who: result.metrics[name][who] for who in _WHO}
         return [f"| {label} | " + " | ".join(part[who][m].show(m in COUNTED and who != "difference") for who in _WHO) + " |"
                 for m, label in METRICS.items()]
-    head = lambda name: [f"**{name}** ({len(result.rows[name])}문항{', 반복 억제' if result.guards else ''})", "",
+    head = lambda name: [f"**{name}** ({len(result.rows[name])}문항{', 반복 억제, 있는 조문만' if result.guards else ''})", "",
                          f"| 지표 | {' | '.join(_WHO.values())} |", "|---|---|---|---|"]
     tables = ["\n".join([*head(name), *lines(name)]) for name in result.rows]
     return "\n\n".join(tables + ([metrics_markdown(result.guarded)] if result.guarded else []))

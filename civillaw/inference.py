@@ -20,13 +20,15 @@ from .config import (InferenceConfig, InputError, ModelConfig,
                              default_inference_settings, logger)
 from .prompt import end_of_turn_id, format_prompt, render_prompt
 from .text import SURROGATE, clean_question, escape_markdown
-from .statute import DELETED, NOT_FOUND, Citation, check_citations, citation_table, get_notice, state_label
+from .statute import (DELETED, NOT_FOUND, Citation, check_citations, citation_table, get_notice, settled,
+                                     state_label)
 from .search import read_statute
 from .sources import SOURCES_FILE, Source, Sources, load_sources, source_table
 from .data import DataLoader
 from .model import InferenceModelManager
 from .oom import is_out_of_memory
 from .decoding import can_refill, decode_rows, token_log_probs
+from .constraint import CitationTokens, KnownArticles, citation_tokens
 from .engines import PromptTooLong, Reply, open_engine
 
 import torch
@@ -281,17 +283,24 @@ def _generation_config(self: InferenceManager) -> GenerationConfig:
                             eos_token_id=[self.turn_end], pad_token_id=self.tokenizer.pad_token_id, **sampling)
 
 # %% ../nbs/54_inference.ipynb #1a1bea33
+@patch(as_prop=True)
+def _known(self: InferenceManager) -> CitationTokens | None:
+    "What keeps answers to known articles; None where the settings leave them free."
+    return citation_tokens(self.tokenizer) if self.config.known_articles else None
+
+
 @patch
-def _generate(self: InferenceManager, prompts: list[list[int]], **kwargs) -> torch.Tensor:
+def _generate(self: InferenceManager, prompts: list[list[int]], logits_processor: list = (), **kwargs) -> torch.Tensor:
     "New tokens of several prompts, padded on the left; shape (prompts, longest answer)."
     longest = max(map(len, prompts))
     pad = self.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self.model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+    processors = [*logits_processor, *([KnownArticles(self._known, longest)] if self._known else [])]
     if self.config.do_sample: set_seed(self.config.seed)
     with torch.inference_mode():
         return self.model.generate(input_ids=ids, attention_mask=mask, generation_config=self._generation_config(),
-                                   **kwargs)[:, longest:]
+                                   logits_processor=LogitsProcessorList(processors), **kwargs)[:, longest:]
 
 # %% ../nbs/54_inference.ipynb #f4e736bf
 def is_doubtful(
@@ -309,6 +318,7 @@ def _answer(self: InferenceManager, prompt: Prompt, new_ids: list[int], seconds:
     ids = new_ids[:new_ids.index(self.turn_end)] if whole else new_ids
     reason = "stop" if whole else "length" if len(ids) >= self.config.max_new_tokens else "abort"
     text = self.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip()
+    if self.config.known_articles: text = settled(text, self.tokenizer.decode(prompt.ids, skip_special_tokens=True))
     logger.info(f"{len(ids)} tokens in {seconds:.2f} s, {reason}: {prompt.question[:60]!r}")
     return Answer(prompt.question, text, reason, len(ids) + whole, seconds, log_prob, prompt.sources, is_doubtful(log_prob, self.config))
 
@@ -457,7 +467,8 @@ def _after_full_memory(size: int) -> None:
 @patch
 def _decode(self: InferenceManager, prompts: list[list[int]], size: int) -> Iterator[tuple[int, list[int], float, float]]:
     "Place, new tokens, seconds and mean log-probability of each answer as it ends; models with windows answer in batches of `generate`."
-    if can_refill(self.model): yield from decode_rows(self.model, prompts, replace(self.config, answer_batch_size=size), self.turn_end)
+    if can_refill(self.model):
+        yield from decode_rows(self.model, prompts, replace(self.config, answer_batch_size=size), self.turn_end, self._known)
     else:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))[::-1]  # as `decode_rows`
         for part in (order[i:i + size] for i in range(0, len(order), size)):
