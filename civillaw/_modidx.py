@@ -34,6 +34,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'civillaw.benchmark': { 'civillaw.benchmark._first_batches': ('benchmark.html#_first_batches', 'civillaw/benchmark.py'),
                                     'civillaw.benchmark._kept_bytes': ('benchmark.html#_kept_bytes', 'civillaw/benchmark.py'),
                                     'civillaw.benchmark._random_llama': ('benchmark.html#_random_llama', 'civillaw/benchmark.py'),
+                                    'civillaw.benchmark._speed_elsewhere': ('benchmark.html#_speed_elsewhere', 'civillaw/benchmark.py'),
                                     'civillaw.benchmark._timed_pass': ('benchmark.html#_timed_pass', 'civillaw/benchmark.py'),
                                     'civillaw.benchmark._write_rows': ('benchmark.html#_write_rows', 'civillaw/benchmark.py'),
                                     'civillaw.benchmark.benchmark_data': ('benchmark.html#benchmark_data', 'civillaw/benchmark.py'),

@@ -36,6 +36,7 @@ class Engine(Protocol):
     "What `InferenceManager` asks of a program that writes answers elsewhere; messages are those of `format_prompt`."
     name: str  # for logs
     window: float  # tokens of prompt and answer together; infinite where nobody knows
+    counts: bool  # whether the last reply came with its number of tokens
 
     def prepare(self, messages: list[dict[str, str]]) -> list[dict[str, str]]: "The messages; raises `InputError` where they cannot be sent."
     def count_tokens(self, messages: list[dict[str, str]]) -> int: "How long the messages are, or an estimate."
@@ -160,6 +161,7 @@ class ServerEngine:
     "A server that speaks the chat completions of OpenAI."
     pauses = (0.5, 2.0, 8.0)  # seconds before a request is sent again
     at_once = 8  # requests of a batch that are under way together
+    counts = False  # whether the last reply came with its number of tokens
 
     def __init__(self,
         url: str,  # such as http://localhost:8000/v1
@@ -362,6 +364,7 @@ def _received(engine: ServerEngine, body: dict, limit: int, stop: threading.Even
         if not written.reason: raise  # else all was said
     finally:
         left.set()
+        engine.counts = written.tokens is not None
         ended.append(written.reply(time.time() - start))
 
 
