@@ -6,7 +6,7 @@
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
            'BenchmarkInput', 'ExportInput', 'FindInput', 'Parser', 'recipe_settings', 'parse', 'show',
            'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'open_model',
-           'markdown_file', 'run_chat', 'run_ask', 'run_batch', 'Asked', 'read_asked', 'choice_figures',
+           'markdown_file', 'run_chat', 'run_ask', 'asked_model', 'run_batch', 'Asked', 'read_asked', 'choice_figures',
            'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export', 'same_training', 'plan_text',
            'frame_markdown', 'write_report', 'run_full', 'training_left', 'full_left', 'batch_left', 'evaluation_left',
            'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order', 'main', 'failure']
@@ -40,9 +40,11 @@ from .oom import is_out_of_memory
 from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
 from .training import TrainingManager
-from .inference import InferenceManager, answers_markdown, read_questions
+from .inference import InferenceManager
+from .kept import AskedModel, answers_folder
 from .chat import ChatBot, terminal_chat
-from .evaluation import (AskedModel, Evaluation, answers_folder, chosen_answers, evaluate, field_names,
+from .batch import answer_file, iter_questions, report_file, survey_questions
+from .evaluation import (Evaluation, chosen_answers, evaluate, field_names,
                                  held_out_rows, metrics_markdown, models_of, side_by_side, spread_rows, trained_on)
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
@@ -98,7 +100,7 @@ class AskInput:
 class BatchInput:
     "Where questions come from and answers go."
     questions_file: str = setting("", ".txt with a question a line, or a table (.csv, .tsv, .jsonl, .xlsx, .parquet) with a column question")
-    output_file: str = setting("results.md", "the markdown report")
+    output_file: str = setting("results.md", "the report: .md to read, .csv for a spreadsheet, .jsonl for programs; it grows as answers come")
     fresh: bool = setting(False, "ask anew instead of using answers that were kept")
 
 # %% ../nbs/80_cli.ipynb #ae71f3fe
@@ -328,18 +330,22 @@ def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, out
     return answer.as_dict()
 
 # %% ../nbs/80_cli.ipynb #110d1c93
+def asked_model(inference: InferenceConfig, system: SystemConfig, fresh: bool = False) -> AskedModel:
+    "The tuned model with what it said before; nothing is loaded."
+    return AskedModel(inference.model_path, None, system.cache_path, fresh, inference.base_path)
+
+
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
-    "Answer a file of questions into a markdown report; answers are kept as they come, so that the same command goes on."
+    "Answer a file of questions into a report that grows; answers are kept as they come, so that the same command goes on."
     require(bool(data.questions_file), "questions_file", "", "is missing; pass --questions_file FILE")
-    questions, target = read_questions(data.questions_file), markdown_file(data.output_file)
-    require(target.resolve() != Path(data.questions_file).resolve(), "output_file", str(target),
-            "is the file of questions; name another")
+    target = report_file(data.output_file, data.questions_file)
+    next(iter_questions(data.questions_file))  # a file that is none is said before the model is looked for
     if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
     start_log("inference", system.log_dir)
-    answers = AskedModel(inference.model_path, None, system.cache_path, data.fresh, inference.base_path).answers(questions, inference)
-    write_text(target, answers_markdown(answers))
-    print(f"{len(answers)} answers in {target}")
-    return dict(output_file=str(target), answers=[a.as_dict() for a in answers])
+    found = answer_file(asked_model(inference, system, data.fresh), data.questions_file, target, inference)
+    print(f"{found.asked} answers in {target}" + f"; {found.kept} were kept from an earlier call" * bool(found.kept))
+    return dict(output_file=str(target), questions=found.asked, different=found.different, kept=found.kept)
+
 
 # %% ../nbs/80_cli.ipynb #1637a819
 @dataclass
@@ -594,9 +600,8 @@ def full_left(*settings) -> str:
 
 def batch_left(data: BatchInput, inference: InferenceConfig, system: SystemConfig, *_) -> str:
     "How many questions were answered."
-    questions = read_questions(data.questions_file)
-    kept = AskedModel(inference.model_path, None, system.cache_path, False, inference.base_path).known(questions, inference)
-    return f"{kept} of {len(questions)} answers are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
+    found = survey_questions(data.questions_file, asked_model(inference, system), inference)
+    return f"{found.kept} of {found.different} answers are kept; the same command{' without --fresh' * data.fresh} goes on with the others"
 
 
 def evaluation_left(data: EvaluationInput, *_) -> str:

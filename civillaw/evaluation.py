@@ -4,32 +4,29 @@
 
 # %% auto #0
 __all__ = ['BREAKDOWNS', 'GUARD', 'PARTS', 'field_names', 'read_jsonl', 'first_fields', 'read_questions_with_gold', 'spread_rows',
-           'held_out_rows', 'trained_on', 'AnswerCache', 'cache_key', 'answers_folder', 'AskedModel', 'article_digits',
-           'Evaluation', 'with_guard', 'models_of', 'evaluate', 'metrics_markdown', 'chosen_rows', 'chosen_answers',
-           'side_by_side']
+           'held_out_rows', 'trained_on', 'article_digits', 'Evaluation', 'with_guard', 'models_of', 'evaluate',
+           'metrics_markdown', 'chosen_rows', 'chosen_answers', 'side_by_side']
 
 # %% ../nbs/62_evaluation.ipynb #3e791810
-import hashlib, json, math, os
-from dataclasses import asdict, dataclass, fields, replace
+import json, math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from transformers import AutoTokenizer
 
 from .config import (BUNDLED_CSV, InferenceConfig, InputError, ModelConfig,
-                             SystemConfig, default_inference_settings, require,
-                             use_korean_font)
-from .prompt import encode_examples, encode_prompt, format_prompt, render_prompt
+                             default_inference_settings, require, use_korean_font)
+from .prompt import encode_examples, encode_prompt
 from .text import SURROGATE, escape_markdown, open_text, regular_file
 from .statute import citation_table, cited_articles
 from .data import DataLoader, data_sha256
-from .bases import file_sha256
-from .model import InferenceModelManager, read_adapter_config
+from .model import read_adapter_config
 from .run_card import load_card
-from .inference import Answer, InferenceManager
+from .inference import Answer
+from .kept import AskedModel
 from .scoring import answer_log_probs, choice_log_probs
 from .metrics import (COUNTED, METRICS, Figure, compare_models, gold_articles,
                               metric_sums, rule_groups)
@@ -151,137 +148,6 @@ def trained_on(
         except InputError: continue
         if digest == card.data_sha256: return path
     raise InputError(f"csv_path = {used!r}: {changed}")
-
-# %% ../nbs/62_evaluation.ipynb #5e3aa4d7
-class AnswerCache:
-    "What a model gave to some questions, a JSON line each, added as it comes; the last line on a question holds."
-    def __init__(self,
-        path: Path,  # a .jsonl file; made with the first line, if missing
-        fresh: bool = False,  # pass over what is there
-    ):
-        "Read what is there."
-        self.path, self.values = Path(path), {}
-        if self.path.is_file() and not fresh:
-            for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"): self._take(line)
-
-    def _take(self, line: str) -> None:
-        try: entry = json.loads(line)
-        except ValueError: return  # it broke off
-        if isinstance(entry, dict) and {"key", "value"} <= set(entry): self.values[json.dumps(entry["key"])] = entry["value"]
-
-    def get(self, *key: str): return self.values.get(json.dumps(key))
-
-    def add(self, value, *key: str) -> None:
-        "Keep a value and write its line; a broken line before it is ended first."
-        self.values[json.dumps(key)] = value
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab+") as f:
-                if f.tell(): f.seek(-1, 2)
-                cut = f.read(1) not in (b"", b"\n")
-                f.write(b"\n" * cut + json.dumps(dict(key=key, value=value), ensure_ascii=False).encode() + b"\n")
-        except OSError as e:
-            raise InputError(f"cache_dir = {str(self.path.parent)!r}: cannot be written ({e.strerror}); pass another --cache_dir")
-
-# %% ../nbs/62_evaluation.ipynb #8af46b35
-def _acting(config: InferenceConfig) -> dict:
-    "The settings that an answer follows from."
-    drawing = ("temperature", "top_p", "top_k", "seed") if not config.do_sample else ()
-    return {k: v for k, v in asdict(config).items() if k not in ("model_path", "base_path", "answer_batch_size", *drawing)}
-
-
-def cache_key(
-    model: InferenceModelManager,  # found, perhaps not loaded
-    config: InferenceConfig | None = None,  # None: for log-probabilities, which hang on no setting
-) -> str:  # 32 hexadecimal digits
-    "A digest of weights, rendered prompt, settings, engine, and of what is kept of an answer."
-    base, adapter = model.base, {}
-    if model.has_adapter:
-        adapter = {n: file_sha256(Path(model.model_path) / n) for n in ("adapter_model.safetensors", "adapter_config.json")}
-    tokenizer = AutoTokenizer.from_pretrained(model.model_path if model.has_adapter else base.source)
-    parts = dict(adapter=adapter, base=base.fingerprint, bits=(base.config.load_in_8bit, base.config.load_in_4bit),
-                 dtype=str(base.dtype), device=base.device, engine="hf", settings=config and _acting(config),
-                 kept=[f.name for f in fields(Answer)],
-                 prompt=render_prompt(tokenizer, format_prompt("?"), add_generation_prompt=True))
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
-
-# %% ../nbs/62_evaluation.ipynb #x62folder
-def answers_folder(
-    cache_dir: str | Path | None = None,  # as the user named it; None: the user's cache folder
-) -> Path:  # made, if missing
-    "The folder where answers are kept; raises `InputError` where it cannot be written."
-    folder, why = Path(cache_dir or SystemConfig().cache_path) / "answers", "no new files are allowed there"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK): return folder
-    except OSError as e: why = e.strerror
-    raise InputError(f"cache_dir = {str(folder.parent)!r}: cannot be written ({why}); pass another --cache_dir")
-
-# %% ../nbs/62_evaluation.ipynb #c49cc863
-class AskedModel:
-    "A base or tuned model with what it said before; it is loaded when something is missing."
-    def __init__(self,
-        model_path: str | Path | None = None,  # folder of a tuned model; None: the base of `model_config`
-        model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
-        cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
-        fresh: bool = False,  # ask anew
-        base_path: str | Path | None = None,  # where the base of an adapter stands now, if it moved
-    ):
-        "Find the model without loading it; raises `InputError` where it is missing, or answers cannot be kept."
-        self.args, self.fresh, self._caches, self._manager = (model_path, model_config, cache_dir), fresh, {}, None
-        self.base_path = base_path
-        self.found = InferenceModelManager(*self.args, base_model=base_path)
-        self.folder = answers_folder(cache_dir)
-
-# %% ../nbs/62_evaluation.ipynb #8d96ab1c
-@patch
-def manager(self: AskedModel, config: InferenceConfig | None = None) -> InferenceManager:
-    "The loaded model under these settings."
-    path, model_config, cache_dir = self.args
-    if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir, self.base_path or "")
-    if config: self._manager.config = config
-    return self._manager
-
-
-@patch
-def cache(self: AskedModel, config: InferenceConfig | None = None) -> AnswerCache:
-    "What was said under these settings."
-    try: key = cache_key(self.found, config)
-    except (OSError, ValueError):  # the base of a hub was not fetched yet
-        self.manager(config)
-        key = cache_key(self.found, config)
-    if key not in self._caches: self._caches[key] = AnswerCache(self.folder / f"{key}.jsonl", self.fresh)
-    return self._caches[key]
-
-# %% ../nbs/62_evaluation.ipynb #65864adb
-@patch
-def unload(self: AskedModel) -> None:
-    "Give the model's memory back."
-    if self._manager: self._manager.unload()
-    self._manager = None
-
-# %% ../nbs/62_evaluation.ipynb #1da48d90
-@patch
-def answers(self: AskedModel,
-    questions: list[str],  # in Korean
-    config: InferenceConfig,  # lengths and guards
-) -> list[Answer]:  # in the order of the questions, their citations checked today
-    "Answers from the cache, and of the model where they are missing."
-    cache = self.cache(config)
-    missing = [q for q in dict.fromkeys(questions) if cache.get(q) is None]
-    def keep(k: int, a: Answer) -> None:
-        cache.add(dict(text=a.text, num_tokens=a.num_tokens, seconds=a.seconds, finish_reason=a.finish_reason), missing[k])
-    if missing: self.manager(config).batch(missing, on_answer=keep)
-    return [Answer(q, **cache.get(q)) for q in questions]
-
-
-@patch
-def known(self: AskedModel,
-    questions: list[str],  # in Korean
-    config: InferenceConfig,  # lengths and guards
-) -> int:  # how many of them
-    "Questions whose answers were kept."
-    return sum(self.cache(config).get(q) is not None for q in questions)
 
 # %% ../nbs/62_evaluation.ipynb #797526bf
 @patch

@@ -16,6 +16,7 @@ from unicodedata import normalize
 import bm25s
 
 from .config import ASSETS, InputError, require
+from .text import SURROGATE, open_text, regular_file
 from .statute import article_name, load_articles
 
 # %% ../nbs/11_search.ipynb #7ca740b0
@@ -80,6 +81,10 @@ _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*$")
 
 _ARTICLE = re.compile(r"제\s*(\d+)\s*조(?:의\s*(\d+))?\s*(?:[(（](.*)[)）])?\s*(?:삭제.*)?$")
 
+
+_DIVISIONS = "편장절관"
+_PLAIN = re.compile(r"\s*(?:(제\s*\d+\s*조(?:의\s*\d+)?\s*(?:[(（](?:[^()（）]|\([^()]*\))*[)）]|(?=삭제)))\s*(.*)|(제\s*\d+\s*([편장절관])(?:의\s*\d+)?\s+\S.*)|(부\s*칙(?:\s.*)?))$")
+
 # %% ../nbs/11_search.ipynb #c2488d4f
 def _sections(text: str):
     "Yield (line number, level, heading, body lines) for each heading of a Markdown text."
@@ -92,6 +97,19 @@ def _sections(text: str):
     if found: yield found
 
 
+def _plain_sections(text: str):
+    "The same of a plain text, in which articles, divisions and 부칙 begin lines."
+    found = None
+    for number, line in enumerate(text.split("\n"), 1):
+        if m := _PLAIN.match(line.rstrip()):
+            if found: yield found
+            article, rest, division, kind, _ = m.groups()
+            level = _DIVISIONS.index(kind) + 1 if kind else 5
+            found = (number, level, re.sub(r"\s*<[^>]*>$", "", article or division or "부칙"), [rest] if rest else [])
+        elif found: found[3].append(line)
+    if found: yield found
+
+
 def _provision(heading: str, body: list[str], divisions: list[str]) -> Provision:
     m = _ARTICLE.match(heading)
     text = " ".join(line.replace("*", "").strip() for line in body if line.strip())
@@ -100,16 +118,14 @@ def _provision(heading: str, body: list[str], divisions: list[str]) -> Provision
 
 # %% ../nbs/11_search.ipynb #137aee63
 def read_statute(
-    path: str | Path,  # a Markdown file in UTF-8
+    path: str | Path,  # Markdown, or the plain text of the law site, in any encoding that `open_text` reads
 ) -> list[Provision]:  # articles in their order, without those of 부칙
     "Read an act; raises `InputError` where the file is missing, holds no article, or one twice."
-    path = Path(path)
-    require(path.is_file(), "statute_file", str(path), "no such file")
-    try: text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"statute_file = {str(path)!r}: cannot be read as UTF-8 ({type(e).__name__})")
+    path = regular_file(path, "statute_file")
+    with open_text(path, "statute_file") as f: text = SURROGATE.sub("", f.read())
+    markdown = any(_ARTICLE.match(heading) for _, _, heading, _ in _sections(text))
     found, divisions = {}, {}
-    for line, level, heading, body in _sections(text):
+    for line, level, heading, body in (_sections if markdown else _plain_sections)(text):
         if re.match(r"부\s*칙", heading): break
         if not _ARTICLE.match(heading):
             divisions = {k: v for k, v in divisions.items() if k < level} | ({level: heading} if heading[:1] == "제" else {})
@@ -117,7 +133,7 @@ def read_statute(
         one = _provision(heading, body, [divisions[k] for k in sorted(divisions)])
         if one.article in found: raise InputError(f"{path} line {line}: {one.article} stands twice")
         found[one.article] = one
-    require(bool(found), "statute_file", str(path), "holds no heading such as `##### 제1조 (목적)`")
+    require(bool(found), "statute_file", str(path), "holds no article: no heading such as `##### 제1조 (목적)`, and no line such as `제1조(목적) …`")
     return list(found.values())
 
 # %% ../nbs/11_search.ipynb #x11words

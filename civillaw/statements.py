@@ -17,7 +17,8 @@ import numpy as np
 from .config import require
 from .statute import Article, article_name, load_articles
 from .metrics import Figure, bootstrap_sums, interval, rule_groups
-from .evaluation import AskedModel, first_fields, read_jsonl
+from .kept import AskedModel
+from .evaluation import first_fields, read_jsonl
 
 # %% ../nbs/63_statements.ipynb #f058a1a2
 _LABELS = {t: True for t in ("o", "○", "〇", "◯", "true", "1")} | {t: False for t in ("x", "×", "✕", "✗", "false", "0")}
