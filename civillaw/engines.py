@@ -193,7 +193,7 @@ def _listed(self: ServerEngine) -> list[dict]:
         except Exception as e:
             if getattr(e, "status_code", 0) in (404, 405, 500, 501): return dict(data=[])
             raise
-    try: got = self._send(ask)
+    try: got = self._send(ask, tries=2)  # who waits for the first prompt shall know soon
     except Exception as e: raise self._error(e) from None
     rows = got.get("data") if isinstance(got, dict) else None
     if not isinstance(rows, list): raise EngineError(f"engine = {self.url!r}: {_GARBAGE}")
@@ -283,9 +283,9 @@ def _asked_pause(error: Exception, pause: float) -> float:
 
 
 @patch
-def _send(self: ServerEngine, request: Callable, stopped: Callable[[], bool] = lambda: False):
+def _send(self: ServerEngine, request: Callable, stopped: Callable[[], bool] = lambda: False, tries: int = 4):
     "What a request gives; it is sent again where the trouble may pass, unless it is stopped."
-    for pause in (*self.pauses, None):
+    for pause in (*self.pauses[:tries - 1], None):
         try: return request()
         except Exception as e:
             if pause is None or stopped() or not may_pass(e): raise

@@ -400,12 +400,12 @@ def _batch_elsewhere(self: InferenceManager, prompts: list[Prompt], progress: bo
                 answers[i] = self._replied(prompts[i], reply)
                 if on_answer: on_answer(i, answers[i])
             bar.update()
-    for i in sorted(aside): raise InputError(f"question {i + 1}: {prompts[i].question[:30]!r}...: {aside[i]}")
+    for i in sorted(aside): raise TooLarge(i, prompts[i].question, str(aside[i]))
     return [answers[i] for i in range(len(prompts))]
 
 # %% ../nbs/54_inference.ipynb #r51memor
 class TooLarge(InputError):
-    "A question that memory does not hold even alone; all others of its batch are answered."
+    "A question that memory, or the window of an engine, does not hold even alone; all others of its batch are answered."
     def __init__(self, place: int, question: str, why: str):
         super().__init__(f"question {place + 1}: {question[:30]!r}...: {why}")
         self.question, self.why = question, why
