@@ -8,9 +8,9 @@ __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', '
            'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'check_folder',
            'open_model', 'markdown_file', 'run_chat', 'run_ask', 'asked_model', 'run_batch', 'Asked', 'read_asked',
            'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
-           'same_training', 'plan_text', 'frame_markdown', 'write_report', 'run_full', 'training_left', 'full_left',
-           'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order',
-           'main', 'failure']
+           'same_training', 'plan_text', 'frame_markdown', 'grounding_markdown', 'write_report', 'run_full',
+           'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command',
+           'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
 import json, os, signal, sys, threading, time
@@ -50,6 +50,7 @@ from .evaluation import (Evaluation, chosen_answers, evaluate, field_names,
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
                                  read_statements)
+from .grounding import grounding_table
 from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory,
                                 benchmark_training, data_table)
 from .peers import PeerRun, benchmark_peers, peers_table
@@ -340,7 +341,7 @@ def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, out
 # %% ../nbs/80_cli.ipynb #110d1c93
 def asked_model(inference: InferenceConfig, system: SystemConfig, fresh: bool = False) -> AskedModel:
     "The tuned model with what it said before; nothing is loaded."
-    return AskedModel(inference.model_path, None, system.cache_path, fresh, inference.base_path, inference.engine)
+    return AskedModel(inference.model_path, None, system.cache_path, fresh, inference.base_path, engine=inference.engine)
 
 
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
@@ -421,7 +422,7 @@ def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: Syst
     if asked.questions:
         result = evaluate(inference.model_path, inference, cache_dir=system.cache_path, rows=asked.questions, guards=data.guards,
                           fresh=data.fresh, bits=data.bits)
-        print(metrics_markdown(result))
+        print("\n\n".join([metrics_markdown(result), *grounding_markdown(result)]))
         out = result.as_dict()
     figures = choice_figures(inference.model_path, data, asked.statements, None, system.cache_path, inference.base_path)
     for table in choice_tables(figures): print(f"\n{table}")
@@ -486,6 +487,14 @@ def frame_markdown(
     lines = [[name, *map(str, row)] for name, row in zip(frame.index, frame.values)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [["", *frame.columns], ["---"] * (len(frame.columns) + 1), *lines])
 
+
+def grounding_markdown(
+    result: Evaluation,  # of `evaluate`
+) -> list[str]:  # a heading and a table; empty where no answer had sources
+    "What the search found for the tuned model, and how it cited."
+    table = grounding_table(result)
+    return [] if table.empty else ["**sources** (학습 모델)", frame_markdown(table)]
+
 # %% ../nbs/80_cli.ipynb #0cbf8561
 def write_report(
     folder: Path,  # of the tuned model
@@ -514,7 +523,7 @@ def _compared(folder: Path, result: Evaluation) -> list[str]:
     write_text(folder / "evaluation.json", json.dumps(result.as_dict(), ensure_ascii=False, indent=1))
     groups = [f"**{name}**, {by}\n\n{frame_markdown(result.breakdown_table(name, by))}" for name in result.rows
               for by in ("category", "difficulty", "digits") if result.breakdown(name, by)]
-    return ["## Base against tuned", metrics_markdown(result), "![evaluation](evaluation.png)", "## Tuned model by group", *groups,
+    return ["## Base against tuned", metrics_markdown(result), *grounding_markdown(result), "![evaluation](evaluation.png)", "## Tuned model by group", *groups,
             "## Answers side by side", side_by_side(result)]
 
 # %% ../nbs/80_cli.ipynb #d0bcddc2
@@ -585,7 +594,8 @@ def run_full(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sys
     figures = choice_figures(folder, data, asked.statements, model, system.cache_path)
     _say("[5/5] writing the report")
     report = write_report(folder, result, facts, choice_tables(figures))
-    print("\n\n".join([*([metrics_markdown(result)] if result else []), *choice_tables(figures)]))
+    compared = [metrics_markdown(result), *grounding_markdown(result)] if result else []
+    print("\n\n".join([*compared, *choice_tables(figures)]))
     print(f"\nreport: {report}   ({(time.time() - start) / 60:.1f} minutes)\n"
           f"ask it: {PROGRAM} ask --model_path {str(folder)!r} --question \"성년은 몇 살부터인가요?\"")
     return _results(folder, report, result, figures, time.time() - start)

@@ -182,6 +182,8 @@ class InferenceConfig(Settings):
     known_articles: bool = setting(True, "let an answer cite no article of the Civil Act but those in force")
     grounded: str = setting("auto", "answer from sources that are found for the question: on, off, or auto (where the model was trained with them)")
     statute_file: str = setting("", "a statute in Markdown or plain text whose articles are sources too")
+    doubt_below: float = setting(-10.0, "an answer of which the model was less sure than so many nats a token comes with a warning and its sources "
+                                 "(64_grounding finds the number); -10: never")
     strict: bool = setting(False, "ask again, once, where an answer cites an article that does not exist")
     engine: str = setting("hf", "what writes the answers: hf, the model of model_path on this machine, or the URL of a server that speaks "
                           "chat completions, such as http://localhost:8000/v1; its key, if it wants one, stands in CIVILLAW_API_KEY")

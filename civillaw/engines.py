@@ -10,7 +10,7 @@ __all__ = ['Reply', 'Engine', 'EngineError', 'PromptTooLong', 'engine_url', 'is_
 import ipaddress, math, os, re, threading, time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import Protocol
 from unicodedata import category
@@ -172,6 +172,8 @@ class ServerEngine:
         self.url, self.model, self.timeout, self.window = engine_url(url), model, timeout, math.inf
         self._key = engine_key(self.url)
         self._client = open_client(self.url, self._key, timeout)
+        if self._key and self.url.startswith("http:") and not is_this_machine(self.url):
+            logger.warning(f"{self.url} is reached without encryption: the key can be read on the way")
         try: self._look_up(self._listed())
         except BaseException:
             self.close()
@@ -197,7 +199,7 @@ def _listed(self: ServerEngine) -> list[dict]:
     except Exception as e: raise self._error(e) from None
     rows = got.get("data") if isinstance(got, dict) else None
     if not isinstance(rows, list): raise EngineError(f"engine = {self.url!r}: {_GARBAGE}")
-    return [m for m in rows if isinstance(m, dict) and isinstance(m.get("id"), str) and m["id"]]
+    return [m for m in rows if isinstance(m, dict) and isinstance(m.get("id"), str) and m["id"] and m["id"].isprintable()]
 
 
 @patch
@@ -357,8 +359,8 @@ def _received(engine: ServerEngine, body: dict, limit: int, stop: threading.Even
     try:
         for event in _events(queue, stopped):
             if piece := written.take(*event): yield piece
-            if len(written.text) > limit: written.reason = "length"
-            if written.reason == "length" and written.tokens is not None or len(written.text) > limit: break
+            if endless := len(written.text) > limit: written.reason = "length"
+            if endless or written.reason and written.tokens is not None: break
         if not (written.reason or stopped()): raise EngineError(f"engine = {engine.url!r}: {'broke off in the middle of an answer' if written.pieces else _GARBAGE}")
     except EngineError:
         if not written.reason: raise  # else all was said
@@ -409,15 +411,17 @@ def answer(self: ServerEngine,
     share: int = 1,  # as in `stream`
 ) -> Reply:
     "A whole reply. One that broke off is asked for once more; breaks it off again, what came is kept and marked `abort`."
-    for last in (False, True):
+    kept = None
+    for then in ("asking again", "what came is kept"):
         stream = self.stream(messages, config, stop, share)
         try:
             for _ in stream: pass
+            return stream.reply
         except EngineError as e:
-            if not stream.reply.text or isinstance(e, PromptTooLong): raise
-            logger.warning(f"{e}; {'what came is kept' if last else 'asking again'}")
-            if not last: continue
-        return stream.reply
+            kept = stream.reply if stream.reply.text else kept
+            if not kept: raise
+            logger.warning(f"{e}; {then}")
+    return kept
 
 # %% ../nbs/53_engines.ipynb #e53cbat
 @patch
@@ -436,7 +440,7 @@ def batch(self: ServerEngine,
             for done in sorted(wait(left, 0.2, FIRST_COMPLETED).done, key=left.get):
                 place, error = left.pop(done), done.exception()
                 if error and not isinstance(error, PromptTooLong): failed = failed or error
-                else: yield place, error or done.result()
+                else: yield place, error or replace(done.result(), seconds=done.result().seconds / size)
         if failed: raise failed
     finally:
         halt.set()

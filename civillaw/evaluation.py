@@ -321,10 +321,10 @@ def models_of(
     fresh: bool = False,  # ask anew
     base_path: str | Path | None = None,  # where the base stands now, if it moved
 ) -> dict[str, AskedModel]:  # `base` and `tuned`
-    "The tuned model and its base in the same numbers; nothing is loaded."
+    "The tuned model and its base, in the same numbers and with the same sources; nothing is loaded."
     read_adapter_config(model_path)
     tuned = AskedModel(model_path, model_config, cache_dir, fresh, base_path)
-    return dict(base=AskedModel(None, tuned.found.base.config, cache_dir, fresh), tuned=tuned)
+    return dict(base=AskedModel(None, tuned.found.base.config, cache_dir, fresh, sources_path=model_path), tuned=tuned)
 
 # %% ../nbs/62_evaluation.ipynb #7a67f28d
 def _questions(rows: dict[str, list[dict]]) -> list[str]: return [r["question"] for part in rows.values() for r in part]

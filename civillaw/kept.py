@@ -16,7 +16,7 @@ from .prompt import format_prompt, render_prompt
 from .sources import SOURCES_FILE, Source
 from .bases import file_sha256
 from .model import InferenceModelManager
-from .inference import Answer, InferenceManager, sources_of
+from .inference import Answer, InferenceManager, is_doubtful, sources_of
 
 from fastcore.basics import patch
 from transformers import AutoTokenizer
@@ -82,7 +82,7 @@ def add(self: AnswerCache, value, *key: str) -> None:
 def _acting(config: InferenceConfig) -> dict:
     "The settings that an answer follows from."
     drawing = ("temperature", "top_p", "top_k", "seed") if not config.do_sample else ()
-    idle = ("model_path", "base_path", "statute_file", "answer_batch_size", "engine_timeout", *drawing)
+    idle = ("model_path", "base_path", "statute_file", "answer_batch_size", "doubt_below", "engine_timeout", *drawing)
     return {k: v for k, v in asdict(config).items() if k not in idle}
 
 
@@ -97,6 +97,7 @@ def _read(config: InferenceConfig, model_path: str | Path | None) -> list[str]:
 def cache_key(
     model: InferenceModelManager,  # found, perhaps not loaded
     config: InferenceConfig | None = None,  # None: for log-probabilities, which hang on no setting
+    sources_path: str | Path | None = None,  # folder whose sources it answers from; None: its own
 ) -> str:  # 32 hexadecimal digits
     "A digest of weights, rendered prompt, sources, settings, engine, and of what is kept of an answer."
     base, adapter = model.base, {}
@@ -105,7 +106,7 @@ def cache_key(
     tokenizer = AutoTokenizer.from_pretrained(model.model_path if model.has_adapter else base.source)
     parts = dict(adapter=adapter, base=base.fingerprint, bits=(base.config.load_in_8bit, base.config.load_in_4bit),
                  dtype=str(base.dtype), device=base.device, engine="hf", settings=config and _acting(config),
-                 kept=[f.name for f in fields(Answer)], read=config and _read(config, model.model_path),
+                 kept=[f.name for f in fields(Answer)], read=config and _read(config, sources_path or model.model_path),
                  prompt=[render_prompt(tokenizer, format_prompt("?", sources=s), add_generation_prompt=True) for s in ((), ("?",))])
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -142,11 +143,12 @@ class AskedModel:
         cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
         fresh: bool = False,  # ask anew
         base_path: str | Path | None = None,  # where the base of an adapter stands now, if it moved
+        sources_path: str | Path | None = None,  # folder whose sources it answers from; None: its own
         engine: str = "hf",  # what writes: the model itself, or the URL of a server
     ):
         "Find the model without loading it; raises `InputError` where it is missing, or answers cannot be kept."
         self.args, self.fresh, self._caches, self._manager = (model_path, model_config, cache_dir), fresh, {}, None
-        self.base_path, self.engine = base_path, engine
+        self.base_path, self.sources_path, self.engine = base_path, sources_path or model_path, engine
         self.found = InferenceModelManager(*self.args, base_model=base_path) if engine == "hf" else None
         self.folder = answers_folder(cache_dir)
 
@@ -156,9 +158,10 @@ def manager(self: AskedModel, config: InferenceConfig | None = None) -> Inferenc
     "The loaded model under these settings."
     path, model_config, cache_dir = self.args
     require(bool(config) or self.engine == "hf", "engine", self.engine, "gives no log-probabilities; ask the model itself, with engine hf")
-    if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir, self.base_path or "")
+    if not self._manager: self._manager = InferenceManager(path, config, model_config, cache_dir, self.base_path or "",
+                                                        config and sources_of(config, self.sources_path))
     found = lambda c: (c.grounded, c.statute_file)
-    if config and found(config) != found(self._manager.config): self._manager.sources = sources_of(config, path)
+    if config and found(config) != found(self._manager.config): self._manager.sources = sources_of(config, self.sources_path)
     if config: self._manager.config = config
     return self._manager
 
@@ -175,11 +178,11 @@ def cache(self: AskedModel, config: InferenceConfig | None = None) -> AnswerCach
 @patch
 def _key(self: AskedModel, config: InferenceConfig | None) -> str:
     "The name under which answers are kept."
-    if self.engine != "hf": return server_key(self.manager(config).engine.model, config, self.args[0])
-    try: return cache_key(self.found, config)
+    if self.engine != "hf": return server_key(self.manager(config).engine.model, config, self.sources_path)
+    try: return cache_key(self.found, config, self.sources_path)
     except (OSError, ValueError):  # the base of a hub was not fetched yet
         self.manager(config)
-        return cache_key(self.found, config)
+        return cache_key(self.found, config, self.sources_path)
 
 # %% ../nbs/55_kept.ipynb #65864adb
 @patch
@@ -191,13 +194,13 @@ def unload(self: AskedModel) -> None:
 # %% ../nbs/55_kept.ipynb #b55value
 def _as_value(answer: Answer) -> dict:
     "What is kept of an answer, as plain values for JSON."
-    kept = {f.name: getattr(answer, f.name) for f in fields(Answer) if f.name not in ("question", "dropped")}
+    kept = {f.name: getattr(answer, f.name) for f in fields(Answer) if f.name not in ("question", "dropped", "doubtful")}
     return kept | dict(sources=[asdict(s) for s in answer.sources])
 
 
-def _as_answer(question: str, value: dict) -> Answer:
+def _as_answer(question: str, value: dict, config: InferenceConfig) -> Answer:
     sources = (Source(**s | dict(articles=tuple(s["articles"]))) for s in value["sources"])
-    return Answer(question, **value | dict(sources=tuple(sources)))
+    return Answer(question, **value | dict(sources=tuple(sources), doubtful=is_doubtful(value["log_prob"], config)))
 
 
 # %% ../nbs/55_kept.ipynb #b55missi
@@ -225,7 +228,7 @@ def kept_answers(self: AskedModel,
 ) -> list[Answer | None]:  # None where one was not answered yet; citations are checked today
     "What was kept."
     cache = self.cache(config)
-    return [_as_answer(q, kept) if (kept := cache.get(q)) else None for q in questions]
+    return [_as_answer(q, kept, config) if (kept := cache.get(q)) else None for q in questions]
 
 
 @patch
