@@ -140,9 +140,10 @@ def benchmark_inference(
     questions: int = 8,  # asked alone and side by side
     cache_dir: str | Path | None = None,  # folder of embedded bases
 ) -> dict:  # speed alone and in a batch, first piece, limit
-    "Speed of answering held-out questions, with the limit that memory bandwidth sets to one stream."
+    "Speed of answering held-out questions, with the limit that memory bandwidth sets to one stream; of a server its speed alone."
     manager = InferenceManager(model_path, config or InferenceConfig(max_new_tokens=48), model_config, cache_dir)
     speed = measure_speed(manager, split_rows(load_table()[0])["unseen"]["question"][:questions])
+    if manager.engine: return _speed_elsewhere(manager, speed)
     weights_gb = manager.model.get_memory_footprint() / 1e9
     limit = memory_bandwidth_gb_s(manager.model.device.type) / weights_gb
     name = str(model_path or manager.manager.base.config.model_name)
@@ -150,6 +151,14 @@ def benchmark_inference(
     return dict(model=name, **speed, speedup=round(speed["batch_tokens_per_s"] / speed["single_tokens_per_s"], 2),
                 weights_gb=round(weights_gb, 3), bandwidth_limit_tokens_per_s=round(limit, 1),
                 achieved_share=round(speed["decode_tokens_per_s"] / limit, 3), peak_rss_mb=peak_mb(), machine=machine_info())
+
+# %% ../nbs/70_benchmark.ipynb #eng70spe
+def _speed_elsewhere(manager: InferenceManager, speed: dict) -> dict:
+    "Figures of a server; its weights and its machine are not seen from here."
+    name, unit = manager.engine.name, "tokens" if manager.engine.counts else "pieces, since it names no tokens"
+    manager.unload()
+    return dict(model=name, **speed, speedup=round(speed["batch_tokens_per_s"] / max(speed["single_tokens_per_s"], 1e-9), 2), counted=unit,
+                machine=machine_info())
 
 # %% ../nbs/70_benchmark.ipynb #5673034c
 def _write_rows(csv_path: str | Path, rows: int, target: Path) -> None:

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', 'AskInput', 'BatchInput', 'EvaluationInput',
            'BenchmarkInput', 'ExportInput', 'FindInput', 'Parser', 'recipe_settings', 'parse', 'show',
-           'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'open_model',
-           'markdown_file', 'run_chat', 'run_ask', 'asked_model', 'run_batch', 'Asked', 'read_asked', 'choice_figures',
-           'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export', 'same_training', 'plan_text',
-           'frame_markdown', 'grounding_markdown', 'write_report', 'run_full', 'training_left', 'full_left',
-           'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command', 'Ended', 'end_in_order',
-           'main', 'failure']
+           'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'check_folder',
+           'open_model', 'markdown_file', 'run_chat', 'run_ask', 'asked_model', 'run_batch', 'Asked', 'read_asked',
+           'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
+           'same_training', 'plan_text', 'frame_markdown', 'grounding_markdown', 'write_report', 'run_full',
+           'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command',
+           'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
 import json, os, signal, sys, threading, time
@@ -131,6 +131,8 @@ class BenchmarkInput:
     model_path: str = setting("", "folder of a tuned model, for inference; empty: the untuned base")
     model_name: str = setting(DEFAULT_BASE, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
+    engine: str = setting("hf", "for inference: hf, or the URL of a server such as http://localhost:8000/v1, whose speed is measured then")
+    engine_model: str = setting("", "the server's name of the model; empty: the only one it has")
     rows: list[int] = setting([], "for data: numbers of rows, such as 1000 100000; empty: the file as it is")
     peer: str = setting("", "for training: trl, to run its trainer side by side (pip install trl==1.16.0)")
     steps: int = setting(3, "with a peer: optimizer steps of a timed run; the first one does not count")
@@ -301,9 +303,14 @@ def run_train(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, sy
     return asdict(card)
 
 # %% ../nbs/80_cli.ipynb #c6b3be61
+def check_folder(inference: InferenceConfig) -> None:
+    "Raise `InputError` where nothing could answer: no model in `model_path`, and no server named instead."
+    if inference.engine == "hf" and not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
+
+
 def open_model(inference: InferenceConfig, system: SystemConfig) -> InferenceManager:
-    "The tuned model of `model_path`, with a log of the session."
-    if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
+    "The tuned model of `model_path`, or the server of `engine`, with a log of the session."
+    check_folder(inference)
     start_log("inference", system.log_dir)
     return InferenceManager(inference.model_path, inference, cache_dir=system.cache_path)
 
@@ -334,7 +341,7 @@ def run_ask(ask: AskInput, inference: InferenceConfig, system: SystemConfig, out
 # %% ../nbs/80_cli.ipynb #110d1c93
 def asked_model(inference: InferenceConfig, system: SystemConfig, fresh: bool = False) -> AskedModel:
     "The tuned model with what it said before; nothing is loaded."
-    return AskedModel(inference.model_path, None, system.cache_path, fresh, inference.base_path)
+    return AskedModel(inference.model_path, None, system.cache_path, fresh, inference.base_path, engine=inference.engine)
 
 
 def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
@@ -342,7 +349,7 @@ def run_batch(data: BatchInput, inference: InferenceConfig, system: SystemConfig
     require(bool(data.questions_file), "questions_file", "", "is missing; pass --questions_file FILE")
     target = report_file(data.output_file, data.questions_file)
     next(iter_questions(data.questions_file))  # a file that is none is said before the model is looked for
-    if not (Path(inference.model_path) / "config.json").is_file(): read_adapter_config(inference.model_path)
+    check_folder(inference)
     start_log("inference", system.log_dir)
     found = answer_file(asked_model(inference, system, data.fresh), data.questions_file, target, inference)
     print(f"{found.asked} answers in {target}" + f"; {found.kept} were kept from an earlier call" * bool(found.kept))
@@ -405,10 +412,13 @@ def choice_dict(
 # %% ../nbs/80_cli.ipynb #719a24fa
 def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "Base against tuned model on held-out questions, statements and article numbers."
-    read_adapter_config(inference.model_path)
+    elsewhere = inference.engine != "hf"
+    if not elsewhere: read_adapter_config(inference.model_path)
     asked = read_asked(data, None if data.eval_file else trained_on(inference.model_path))
+    require(not (elsewhere and (asked.statements or data.statute_questions)), "engine", inference.engine,
+            "gives no log-probabilities, which statements and statute_questions need; ask the model itself, with engine hf")
     start_log("inference", system.log_dir)
-    out = dict(model_path=inference.model_path, sets={})
+    out = dict(model_path=inference.engine if elsewhere else inference.model_path, sets={})
     if asked.questions:
         result = evaluate(inference.model_path, inference, cache_dir=system.cache_path, rows=asked.questions, guards=data.guards,
                           fresh=data.fresh, bits=data.bits)
@@ -424,11 +434,13 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     bases = dict(model_config=ModelConfig(model_name=data.model_name))
     require(data.peer in ("", "trl"), "peer", data.peer, "must be trl")
     require(not data.peer or data.kind == "training", "peer", data.peer, "goes with civillaw benchmark training")
+    require(data.engine == "hf" or data.kind == "inference", "engine", data.engine, "goes with civillaw benchmark inference")
+    asked = InferenceConfig(max_new_tokens=48, engine=data.engine, engine_model=data.engine_model)
     beside = lambda: benchmark_peers(PeerRun(data.model_name, data.csv_path, data.steps), data.rounds,
                                      data.loss_steps, data.runs_file)
     kinds = dict(training=beside if data.peer else lambda: benchmark_training(csv_path=data.csv_path, **bases),
                  data=lambda: benchmark_data(data.csv_path, data.rows, data.model_name),
-                 inference=lambda: benchmark_inference(data.model_path or None, **({} if data.model_path else bases)),
+                 inference=lambda: benchmark_inference(data.model_path or None, asked, **({} if data.model_path else bases)),
                  memory=lambda: benchmark_memory(data.model_name), threads=lambda: benchmark_threads(data.model_name))
     require(data.kind in kinds, "benchmark", data.kind,
             f"must be one of {', '.join(kinds)}: civillaw benchmark training")

@@ -10,7 +10,7 @@ __all__ = ['Reply', 'Engine', 'EngineError', 'PromptTooLong', 'engine_url', 'is_
 import ipaddress, math, os, re, threading, time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import Protocol
 from unicodedata import category
@@ -36,6 +36,7 @@ class Engine(Protocol):
     "What `InferenceManager` asks of a program that writes answers elsewhere; messages are those of `format_prompt`."
     name: str  # for logs
     window: float  # tokens of prompt and answer together; infinite where nobody knows
+    counts: bool  # whether the last reply came with its number of tokens
 
     def prepare(self, messages: list[dict[str, str]]) -> list[dict[str, str]]: "The messages; raises `InputError` where they cannot be sent."
     def count_tokens(self, messages: list[dict[str, str]]) -> int: "How long the messages are, or an estimate."
@@ -160,6 +161,7 @@ class ServerEngine:
     "A server that speaks the chat completions of OpenAI."
     pauses = (0.5, 2.0, 8.0)  # seconds before a request is sent again
     at_once = 8  # requests of a batch that are under way together
+    counts = False  # whether the last reply came with its number of tokens
 
     def __init__(self,
         url: str,  # such as http://localhost:8000/v1
@@ -170,6 +172,8 @@ class ServerEngine:
         self.url, self.model, self.timeout, self.window = engine_url(url), model, timeout, math.inf
         self._key = engine_key(self.url)
         self._client = open_client(self.url, self._key, timeout)
+        if self._key and self.url.startswith("http:") and not is_this_machine(self.url):
+            logger.warning(f"{self.url} is reached without encryption: the key can be read on the way")
         try: self._look_up(self._listed())
         except BaseException:
             self.close()
@@ -191,11 +195,11 @@ def _listed(self: ServerEngine) -> list[dict]:
         except Exception as e:
             if getattr(e, "status_code", 0) in (404, 405, 500, 501): return dict(data=[])
             raise
-    try: got = self._send(ask)
+    try: got = self._send(ask, tries=2)  # who waits for the first prompt shall know soon
     except Exception as e: raise self._error(e) from None
     rows = got.get("data") if isinstance(got, dict) else None
     if not isinstance(rows, list): raise EngineError(f"engine = {self.url!r}: {_GARBAGE}")
-    return [m for m in rows if isinstance(m, dict) and isinstance(m.get("id"), str) and m["id"]]
+    return [m for m in rows if isinstance(m, dict) and isinstance(m.get("id"), str) and m["id"] and m["id"].isprintable()]
 
 
 @patch
@@ -281,9 +285,9 @@ def _asked_pause(error: Exception, pause: float) -> float:
 
 
 @patch
-def _send(self: ServerEngine, request: Callable, stopped: Callable[[], bool] = lambda: False):
+def _send(self: ServerEngine, request: Callable, stopped: Callable[[], bool] = lambda: False, tries: int = 4):
     "What a request gives; it is sent again where the trouble may pass, unless it is stopped."
-    for pause in (*self.pauses, None):
+    for pause in (*self.pauses[:tries - 1], None):
         try: return request()
         except Exception as e:
             if pause is None or stopped() or not may_pass(e): raise
@@ -355,13 +359,14 @@ def _received(engine: ServerEngine, body: dict, limit: int, stop: threading.Even
     try:
         for event in _events(queue, stopped):
             if piece := written.take(*event): yield piece
-            if len(written.text) > limit: written.reason = "length"
-            if written.reason == "length" and written.tokens is not None or len(written.text) > limit: break
+            if endless := len(written.text) > limit: written.reason = "length"
+            if endless or written.reason and written.tokens is not None: break
         if not (written.reason or stopped()): raise EngineError(f"engine = {engine.url!r}: {'broke off in the middle of an answer' if written.pieces else _GARBAGE}")
     except EngineError:
         if not written.reason: raise  # else all was said
     finally:
         left.set()
+        engine.counts = written.tokens is not None
         ended.append(written.reply(time.time() - start))
 
 
@@ -406,15 +411,17 @@ def answer(self: ServerEngine,
     share: int = 1,  # as in `stream`
 ) -> Reply:
     "A whole reply. One that broke off is asked for once more; breaks it off again, what came is kept and marked `abort`."
-    for last in (False, True):
+    kept = None
+    for then in ("asking again", "what came is kept"):
         stream = self.stream(messages, config, stop, share)
         try:
             for _ in stream: pass
+            return stream.reply
         except EngineError as e:
-            if not stream.reply.text or isinstance(e, PromptTooLong): raise
-            logger.warning(f"{e}; {'what came is kept' if last else 'asking again'}")
-            if not last: continue
-        return stream.reply
+            kept = stream.reply if stream.reply.text else kept
+            if not kept: raise
+            logger.warning(f"{e}; {then}")
+    return kept
 
 # %% ../nbs/53_engines.ipynb #e53cbat
 @patch
@@ -433,7 +440,7 @@ def batch(self: ServerEngine,
             for done in sorted(wait(left, 0.2, FIRST_COMPLETED).done, key=left.get):
                 place, error = left.pop(done), done.exception()
                 if error and not isinstance(error, PromptTooLong): failed = failed or error
-                else: yield place, error or done.result()
+                else: yield place, error or replace(done.result(), seconds=done.result().seconds / size)
         if failed: raise failed
     finally:
         halt.set()

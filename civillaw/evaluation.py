@@ -199,7 +199,7 @@ class Evaluation:
     "Answers and figures of base and tuned model, by set of questions."
     model_path: str
     rows: dict[str, list[dict]]
-    base: dict[str, list[Answer]]
+    base: dict[str, list[Answer]]  # empty where a server was asked: it has one model
     tuned: dict[str, list[Answer]]
     bits: dict[str, dict[str, list[float]]] | None = None  # of the gold answers, by `base` and `tuned` and set
     guards: bool = False  # whether the guard against repetition and the constraint on articles were on
@@ -209,12 +209,13 @@ class Evaluation:
     def _sums(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "Of base and tuned, by set."
         of = lambda who, k: metric_sums(getattr(self, who)[k], self.rows[k], self.bits and self.bits[who][k])
-        return {k: (of("base", k), of("tuned", k)) for k in self.rows}
+        return {k: (of("base" if self.base else "tuned", k), of("tuned", k)) for k in self.rows}
 
     def _compare(self, name: str, at: list[int]) -> dict[str, dict[str, Figure]]:
         "Figures of some questions of a set."
         base, tuned = self._sums[name]
-        return compare_models(base[at], tuned[at], [rule_groups(self.rows[name])[k] for k in at])
+        figures = compare_models(base[at], tuned[at], [rule_groups(self.rows[name])[k] for k in at])
+        return figures if self.base else dict(tuned=figures["tuned"])
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, dict[str, Figure]]]:
@@ -254,11 +255,15 @@ _WHO = dict(base="기본", tuned="학습", difference="차이")
 
 
 @patch
+def _who(self: Evaluation) -> dict[str, str]: return _WHO if self.base else dict(tuned="서버")
+
+
+@patch
 def table(self: Evaluation) -> pd.DataFrame:
     "Figures with intervals and counts: a row a metric, columns for base, tuned and difference of each set."
     show = lambda m, who, f: f.show(m in COUNTED and who != "difference")
-    columns = {(f"{k} ({len(self.rows[k])})", _WHO[who]): {METRICS[m]: show(m, who, f) for m, f in part[who].items()}
-               for k, part in self.metrics.items() for who in _WHO}
+    columns = {(f"{k} ({len(self.rows[k])})", label): {METRICS[m]: show(m, who, f) for m, f in part[who].items()}
+               for k, part in self.metrics.items() for who, label in self._who().items()}
     return pd.DataFrame(columns)
 
 # %% ../nbs/62_evaluation.ipynb #cc420c4a
@@ -284,10 +289,11 @@ def plot(self: Evaluation):
     fig, axes = plt.subplots(1, len(self.rows), figsize=(5 * len(self.rows), 4.2), sharey=True, squeeze=False)
     for ax, (k, m) in zip(axes[0], self.metrics.items()):
         for offset, (who, colour) in zip((-0.2, 0.2), dict(base="#b0b7c3", tuned="#c44e52").items()):
+            if who not in m: continue
             known = [(y, m[who][x]) for y, x in enumerate(shown) if m[who][x].value is not None]
             error = [[f.value - f.low for _, f in known], [f.high - f.value for _, f in known]]
             ax.barh([y + offset for y, _ in known], [f.value for _, f in known], 0.4, xerr=np.maximum(error, 0), color=colour,
-                    error_kw=dict(lw=1, ecolor="#57606a"), label=_WHO[who])
+                    error_kw=dict(lw=1, ecolor="#57606a"), label=self._who()[who])
         ax.set(title=f"{k}({len(self.rows[k])}문항)", xlim=(0, 1), yticks=range(len(shown)), yticklabels=[METRICS[x] for x in shown])
     axes[0, 0].invert_yaxis()
     axes[0, -1].legend(frameon=False)
@@ -329,6 +335,12 @@ def _by_set(rows: dict[str, list[dict]], answers: list[Answer]) -> dict[str, lis
     left = iter(answers)
     return {k: [next(left) for _ in part] for k, part in rows.items()}
 
+# %% ../nbs/62_evaluation.ipynb #eng62ser
+def _model_of_server(model_path: str | Path, config: InferenceConfig, guards: str, cache_dir: str | Path | None, fresh: bool) -> dict[str, AskedModel]:
+    "The one model of a server; its base is not there to be asked."
+    require(guards == "off", "guards", guards, "must be off with a server, which cannot be told of them")
+    return dict(tuned=AskedModel(model_path, None, cache_dir, fresh, engine=config.engine))
+
 # %% ../nbs/62_evaluation.ipynb #9478e4a0
 def evaluate(
     model_path: str | Path,  # folder of a tuned model
@@ -343,9 +355,12 @@ def evaluate(
     fresh: bool = False,  # ask anew instead of using answers that were kept
     bits: bool = True,  # also measure the gold answers under both models
 ) -> Evaluation:  # with table, plot and JSON
-    "Ask base and tuned model the same held-out questions; shows a bar for each."
+    "Ask base and tuned model the same held-out questions, or a server alone; shows a bar for each."
     require(guards in ("off", "on", "both"), "guards", guards, "must be off, on or both")
-    models = models_of(model_path, model_config, cache_dir, fresh, config and config.base_path)
+    server = config.engine if config and config.engine != "hf" else ""
+    models = (_model_of_server(model_path, config, guards, cache_dir, fresh) if server else
+              models_of(model_path, model_config, cache_dir, fresh, config and config.base_path))
+    bits = bits and not server  # they need log-probabilities
     rows = rows or held_out_rows(BUNDLED_CSV if eval_files else trained_on(model_path), eval_files, max_questions, None, field_names(fields))
     config = config or replace(InferenceConfig(**default_inference_settings(models["base"].found.base.config.model_name)), max_new_tokens=320)
     asked = {on: {} for on in dict(off=[False], on=[True], both=[False, True])[guards]}
@@ -354,7 +369,7 @@ def evaluate(
         for on in asked: asked[on][who] = _by_set(rows, model.answers(_questions(rows), with_guard(config, on)))
         gold[who] = {k: model.gold_bits(part) if bits else None for k, part in rows.items()}
         model.unload()
-    first, *second = [Evaluation(str(model_path), rows, a["base"], a["tuned"], gold if bits else None, on) for on, a in asked.items()]
+    first, *second = [Evaluation(server or str(model_path), rows, a.get("base", {}), a["tuned"], gold if bits else None, on) for on, a in asked.items()]
     return replace(first, guarded=second[0]) if second else first
 
 # %% ../nbs/62_evaluation.ipynb #c49e2337
@@ -362,12 +377,13 @@ def metrics_markdown(
     result: Evaluation,  # of `evaluate`
 ) -> str:  # a markdown table a set
     "Figures of base, tuned and difference by set of questions, with intervals and counts."
+    names = result._who()
     def lines(name: str) -> list[str]:
-        part = {who: result.metrics[name][who] for who in _WHO}
-        return [f"| {label} | " + " | ".join(part[who][m].show(m in COUNTED and who != "difference") for who in _WHO) + " |"
+        part = {who: result.metrics[name][who] for who in names}
+        return [f"| {label} | " + " | ".join(part[who][m].show(m in COUNTED and who != "difference") for who in names) + " |"
                 for m, label in METRICS.items()]
     head = lambda name: [f"**{name}** ({len(result.rows[name])}문항{', 반복 억제, 있는 조문만' if result.guards else ''})", "",
-                         f"| 지표 | {' | '.join(_WHO.values())} |", "|---|---|---|---|"]
+                         f"| 지표 | {' | '.join(names.values())} |", "|---" * (len(names) + 1) + "|"]
     tables = ["\n".join([*head(name), *lines(name)]) for name in result.rows]
     return "\n\n".join(tables + ([metrics_markdown(result.guarded)] if result.guarded else []))
 
@@ -396,7 +412,7 @@ def chosen_answers(
 ) -> list[dict]:  # set, id, category, question, reference, and the answers of both models
     "The answers of `chosen_rows` as plain values, for JSON."
     return [dict(set=name, **{key: row.get(key) or "" for key in ("id", "category", "question")}, reference=row["answer"],
-                 base=evaluation.base[name][k].as_dict(), tuned=evaluation.tuned[name][k].as_dict())
+                 **{who: getattr(evaluation, who)[name][k].as_dict() for who in evaluation._who() if who != "difference"})
             for name, k in chosen_rows(evaluation.rows) for row in [evaluation.rows[name][k]]]
 
 # %% ../nbs/62_evaluation.ipynb #2a68587f
@@ -407,9 +423,10 @@ def side_by_side(
     "Reference, base and tuned answer of some questions, with the cited articles and their state."
     cell, parts = lambda t: escape_markdown(t).replace("\n", "<br>") or "(빈 답변)", []
     for name, k in chosen_rows(evaluation.rows) if chosen is None else chosen:
-        row, base, tuned = (part[name][k] for part in (evaluation.rows, evaluation.base, evaluation.tuned))
+        row, tuned = evaluation.rows[name][k], evaluation.tuned[name][k]
+        base = f"| 기본 | {cell(evaluation.base[name][k].text)} |\n" if evaluation.base else ""
         place = ", ".join(filter(None, (name, row.get("category"), row.get("id"))))
         parts.append(f"**{escape_markdown(row['question'])}** ({escape_markdown(place)})\n\n| | 답변 |\n|---|---|\n"
-                     f"| 기준 | {cell(row['answer'])} |\n| 기본 | {cell(base.text)} |\n| 학습 | {cell(tuned.text)} |\n\n"
+                     f"| 기준 | {cell(row['answer'])} |\n{base}| {evaluation._who()['tuned']} | {cell(tuned.text)} |\n\n"
                      f"{citation_table(tuned.citations) or '인용한 조문이 없습니다.'}")
     return "\n\n".join(parts)

@@ -265,7 +265,9 @@ def _prompt(self: InferenceManager, question: str, history: list[tuple[str, str]
     asked = clean_question(question)
     if found is None: found = self.sources.find(asked) if self.sources else []
     messages = format_prompt(asked, None, history, [s.line for s in found])
-    if self.engine: return Prompt(question, [], tuple(found), self.engine.prepare(messages))
+    if self.engine:
+        fits = not found or self.count_tokens(messages) <= self.max_prompt_tokens  # an estimate refuses sources, and no question
+        return Prompt(question, [], tuple(found), self.engine.prepare(messages)) if fits else self._prompt(question, history, found[:-1])
     ids = self.encode(messages)
     if len(ids) <= self.max_prompt_tokens: return Prompt(question, ids, tuple(found))
     if found: return self._prompt(question, history, found[:-1])
@@ -434,7 +436,7 @@ def _batch_elsewhere(self: InferenceManager, prompts: list[Prompt], progress: bo
 
 # %% ../nbs/54_inference.ipynb #r51memor
 class TooLarge(InputError):
-    "A question that memory does not hold even alone; all others of its batch are answered."
+    "A question that memory, or the window of an engine, does not hold even alone; all others of its batch are answered."
     def __init__(self, place: int, question: str, why: str):
         super().__init__(f"question {place + 1}: {question[:30]!r}...: {why}")
         self.question, self.why = question, why
