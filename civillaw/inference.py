@@ -27,7 +27,7 @@ from .sources import SOURCES_FILE, Source, Sources, load_sources, source_table
 from .data import DataLoader
 from .model import InferenceModelManager
 from .oom import is_out_of_memory
-from .decoding import can_refill, decode_rows, token_log_probs
+from .decoding import AnswerNGrams, can_refill, decode_rows, token_log_probs
 from .constraint import CitationTokens, KnownArticles, citation_tokens
 from .engines import PromptTooLong, Reply, open_engine
 
@@ -281,8 +281,7 @@ def _generation_config(self: InferenceManager) -> GenerationConfig:
     c, sampling = self.config, {}
     if c.do_sample: sampling = dict(temperature=c.temperature, top_p=c.top_p, top_k=c.top_k)
     return GenerationConfig(max_new_tokens=c.max_new_tokens, do_sample=c.do_sample,
-                            repetition_penalty=c.repetition_penalty, no_repeat_ngram_size=c.no_repeat_ngram_size,
-                            eos_token_id=[self.turn_end], pad_token_id=self.tokenizer.pad_token_id, **sampling)
+                            repetition_penalty=c.repetition_penalty, eos_token_id=[self.turn_end], pad_token_id=self.tokenizer.pad_token_id, **sampling)
 
 # %% ../nbs/54_inference.ipynb #1a1bea33
 @patch(as_prop=True)
@@ -298,7 +297,8 @@ def _generate(self: InferenceManager, prompts: list[list[int]], logits_processor
     pad = self.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self.model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
-    processors = [*logits_processor, *([KnownArticles(self._known, longest)] if self._known else [])]
+    run = self.config.no_repeat_ngram_size
+    processors = [*logits_processor, *([AnswerNGrams(run, longest)] if run else []), *([KnownArticles(self._known, longest)] if self._known else [])]
     if self.config.do_sample: set_seed(self.config.seed)
     with torch.inference_mode():
         return self.model.generate(input_ids=ids, attention_mask=mask, generation_config=self._generation_config(),
