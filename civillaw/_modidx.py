@@ -571,6 +571,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'civillaw.grounding._grounding': ('grounding.html#_grounding', 'civillaw/grounding.py'),
                                     'civillaw.grounding.doubt_bound': ('grounding.html#doubt_bound', 'civillaw/grounding.py'),
                                     'civillaw.grounding.grounding': ('grounding.html#grounding', 'civillaw/grounding.py'),
+                                    'civillaw.grounding.grounding_dict': ('grounding.html#grounding_dict', 'civillaw/grounding.py'),
                                     'civillaw.grounding.grounding_row': ('grounding.html#grounding_row', 'civillaw/grounding.py'),
                                     'civillaw.grounding.grounding_table': ('grounding.html#grounding_table', 'civillaw/grounding.py'),
                                     'civillaw.grounding.plot_coverage': ('grounding.html#plot_coverage', 'civillaw/grounding.py'),

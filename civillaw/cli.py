@@ -50,7 +50,7 @@ from .evaluation import (Evaluation, chosen_answers, evaluate, field_names,
 from .statements import (CHANCE, ChoiceFigures, choices_markdown,
                                  evaluate_statements, evaluate_statute, is_statements,
                                  read_statements)
-from .grounding import grounding_table
+from .grounding import grounding_dict, grounding_table
 from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory,
                                 benchmark_training, data_table)
 from .peers import PeerRun, benchmark_peers, peers_table
@@ -423,7 +423,7 @@ def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: Syst
         result = evaluate(inference.model_path, inference, cache_dir=system.cache_path, rows=asked.questions, guards=data.guards,
                           fresh=data.fresh, bits=data.bits)
         print("\n\n".join([metrics_markdown(result), *grounding_markdown(result)]))
-        out = result.as_dict()
+        out = result.as_dict() | dict(grounding=grounding_dict(result))
     figures = choice_figures(inference.model_path, data, asked.statements, None, system.cache_path, inference.base_path)
     for table in choice_tables(figures): print(f"\n{table}")
     return out | choice_dict(figures)
@@ -520,7 +520,7 @@ _NOT_COMPARED = "Nothing was held out: the file holds too few rules. A file of q
 def _compared(folder: Path, result: Evaluation) -> list[str]:
     "The comparison as markdown; its picture and its figures beside it."
     result.plot().savefig(folder / "evaluation.png", dpi=110)
-    write_text(folder / "evaluation.json", json.dumps(result.as_dict(), ensure_ascii=False, indent=1))
+    write_text(folder / "evaluation.json", json.dumps(result.as_dict() | dict(grounding=grounding_dict(result)), ensure_ascii=False, indent=1))
     groups = [f"**{name}**, {by}\n\n{frame_markdown(result.breakdown_table(name, by))}" for name in result.rows
               for by in ("category", "difficulty", "digits") if result.breakdown(name, by)]
     return ["## Base against tuned", metrics_markdown(result), *grounding_markdown(result), "![evaluation](evaluation.png)", "## Tuned model by group", *groups,
@@ -563,7 +563,7 @@ def _results(folder: Path, report: Path, result: Evaluation | None, figures: dic
     return dict(report=str(report), seconds=round(seconds, 1), training_seconds=card.seconds, steps=card.steps,
                 examples_seen=round(card.epochs * card.examples["train"]),
                 first_eval_loss=card.first_eval_loss, best_eval_loss=card.best_eval_loss,
-                evaluation=(result.as_dict() if result else dict(sets={})) | choice_dict(figures),
+                evaluation=(result.as_dict() | dict(grounding=grounding_dict(result)) if result else dict(sets={})) | choice_dict(figures),
                 answers=chosen_answers(result) if result else [], machine=machine_info())
 
 # %% ../nbs/80_cli.ipynb #ee0eba37
