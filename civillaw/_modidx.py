@@ -95,6 +95,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'civillaw.chat._turn': ('chat.html#_turn', 'civillaw/chat.py'),
                                'civillaw.chat._turn_markdown': ('chat.html#_turn_markdown', 'civillaw/chat.py'),
                                'civillaw.chat._write_answer': ('chat.html#_write_answer', 'civillaw/chat.py'),
+                               'civillaw.chat._write_sources': ('chat.html#_write_sources', 'civillaw/chat.py'),
                                'civillaw.chat.conversation_markdown': ('chat.html#conversation_markdown', 'civillaw/chat.py'),
                                'civillaw.chat.fit_history': ('chat.html#fit_history', 'civillaw/chat.py'),
                                'civillaw.chat.read_line': ('chat.html#read_line', 'civillaw/chat.py'),
