@@ -87,17 +87,17 @@ _STYLE = """<style>
   white-space: pre-wrap; overflow-wrap: anywhere; word-break: keep-all; }
 .civillaw-question { align-self: flex-end; background: rgba(33,118,210,.24); border-radius: 14px 14px 3px 14px; }
 .civillaw-answer { align-self: flex-start; background: rgba(128,128,128,.15); border-radius: 14px 14px 14px 3px; }
-.civillaw-labels { display: flex; flex-wrap: wrap; gap: 5px; }
+.civillaw-labels { display: flex; flex-wrap: wrap; gap: 7px; padding: 2px; }
 .civillaw-turn .civillaw-label { padding: 1px 9px; border-radius: 9px;
   color: #fff; font-size: 12px; line-height: 1.5; text-decoration: none; }
 .civillaw-turn a.civillaw-label:hover, .civillaw-turn a.civillaw-label:focus { text-decoration: underline; }
-.civillaw-turn .civillaw-unsourced { border: 2px dashed #fff; box-shadow: 0 0 0 2px #9a6700; }
+.civillaw-turn .civillaw-unsourced { box-shadow: 0 0 0 2px #d4a72c; }
 .civillaw-turn .civillaw-remark { padding: 4px 12px; border-left: 4px solid #d4a72c; border-radius: 4px;
   background: rgba(212,167,44,.16); font-weight: 600; font-size: 13px; overflow-wrap: anywhere; word-break: keep-all; }
 .civillaw-sources { font-size: 13px; line-height: 1.55; overflow-wrap: anywhere; word-break: keep-all; }
 .civillaw-sources summary { cursor: pointer; width: fit-content; }
-.civillaw-sources ul { margin: 4px 0 0; padding-left: 20px; }
-.civillaw-sources a { color: var(--jp-content-link-color, var(--vscode-textLink-foreground, #0969da)); text-decoration: underline; }
+.civillaw-sources ul { margin: 4px 0 0; padding-left: 20px; max-height: 240px; overflow: hidden auto; scrollbar-width: thin; }
+.civillaw-turn .civillaw-sources a { color: var(--jp-content-link-color, var(--vscode-textLink-foreground, #0969da)); text-decoration: underline; }
 .civillaw-said { white-space: pre-line; opacity: .85; }
 .civillaw-small { font-size: 12px; line-height: 1.5; opacity: .68; }
 .civillaw-error { color: var(--jp-error-color0, #cf222e); overflow-wrap: anywhere; }
@@ -169,9 +169,16 @@ const look = () => {
   say('status', {'aria-live': 'polite'});
   if (last?.disabled && [last, document.body].includes(document.activeElement)) field().focus();
 };
-box.addEventListener('focusin', event => last = event.target);
-box.addEventListener('keydown', event => {
-  if (event.key == 'Escape' && !event.isComposing && event.keyCode != 229 && !find('stop').disabled) find('stop').click();
+const stop = event => {  // on the way down, before the notebook takes the key for its command mode
+  if (event.key != 'Escape' || event.isComposing || event.keyCode == 229 || find('stop').disabled) return;
+  event.stopPropagation();
+  find('stop').click();
+};
+box.addEventListener('focusin', event => { last = event.target; window.addEventListener('keydown', stop, true); });
+box.addEventListener('focusout', () => window.removeEventListener('keydown', stop, true));
+box.addEventListener('click', event => {
+  const summary = event.target.closest('summary');
+  if (summary) setTimeout(() => summary.scrollIntoView({block: 'nearest'}));
 });
 new MutationObserver(look).observe(box, {childList: true, subtree: true, attributes: true, attributeFilter: ['disabled']});
 look();
