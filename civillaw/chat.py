@@ -20,11 +20,11 @@ from unicodedata import category
 from .config import InferenceConfig, InputError, logger, require
 from .prompt import format_prompt
 from .text import SURROGATE, check_output_file, clean_question, escape_markdown, write_text
-from .statute import citation_table, get_notice, state_label
+from .statute import article_url, citation_table, get_notice, load_articles
 from .oom import is_out_of_memory
 from .engines import PromptTooLong
-from .inference import Answer, InferenceManager
-from .widget import ChatPanel, error_line, widget_problem
+from .inference import Answer, InferenceManager, folded_sources
+from .widget import ChatPanel, citation_state, error_line, widget_problem
 from accelerate.utils.memory import clear_device_cache
 from fastcore.basics import patch
 
@@ -49,16 +49,17 @@ _TITLE = "# 민법 대화"
 
 
 def _turn_markdown(number: int, turn: Answer) -> str:
-    "One turn: the question as a quote, the answer, remarks, the table of articles."
+    "One turn: the question as a quote, the answer, remarks, the table of articles, the sources folded."
     quote = "\n".join(f"> {line}" for line in escape_markdown(turn.question).splitlines())
     remarks = [f"*{remark}*" for remark in turn.remarks]
-    parts = [f"## 질문 {number}", quote, escape_markdown(turn.text), *remarks, citation_table(turn.citations)]
+    parts = [f"## 질문 {number}", quote, escape_markdown(turn.text), *remarks,
+             citation_table(turn.citations), folded_sources(turn)]
     return "\n\n".join(p for p in parts if p)
 
 
 def conversation_markdown(
     turns: list[Answer],  # oldest first
-) -> str:  # Markdown with a table of articles for each answer, the notice last
+) -> str:  # Markdown with a table of articles for each answer and its sources, the notice last
     "A conversation as a Markdown document."
     return "\n\n".join([_TITLE, *(_turn_markdown(i, t) for i, t in enumerate(turns, 1)), "---", get_notice()]) + "\n"
 
@@ -127,9 +128,11 @@ def _attempt(self: ChatBot, question: str, kept: list, dropped: int, turns: list
         again = self._remember(e, question, kept) and not (text or told.is_set())
         if not again: raise
     finally:
-        if text or done or told.is_set(): turns.append(_turn(question, text, pieces, done, dropped))
         if not again: stop.set()
-        if hasattr(pieces, "close"): pieces.close()
+        try:
+            if hasattr(pieces, "close"): pieces.close()
+        finally:
+            if text or done or told.is_set(): turns.append(_turn(question, text, pieces, done, dropped))
     return again
 
 # %% ../nbs/57_chat.ipynb #r53memor
@@ -142,9 +145,9 @@ def _remember(self: ChatBot, error: Exception, question: str, kept: list) -> boo
 
 
 def _turn(question: str, text: str, pieces, done: bool, dropped: int) -> Answer:
-    "What is kept: the whole answer as the manager gives it, or as far as it was read."
-    whole = getattr(pieces, "answer", None) if done else None
-    return replace(whole or Answer(question, text.strip(), "stop" if done else "abort"), dropped=dropped)
+    "What is kept: the answer as the manager gives it, with its sources; one that was cut as far as it was read."
+    given = getattr(pieces, "answer", None) or Answer(question, text.strip())
+    return replace(given, dropped=dropped) if done else replace(given, text=text.strip(), finish_reason="abort", dropped=dropped)
 
 # %% ../nbs/57_chat.ipynb #c5262472
 @patch
@@ -189,7 +192,7 @@ def _repr_markdown_(self: ChatBot) -> str:
     return conversation_markdown(self.turns)
 
 # %% ../nbs/57_chat.ipynb #08e57f67
-_HELP = "/new 새 대화 · /save 파일 대화 저장 · /quit 끝내기 · Ctrl-C 답변 멈추기"
+_HELP = "/new 새 대화 · /sources 마지막 답변의 자료 · /save 파일 대화 저장 · /quit 끝내기 · Ctrl-C 답변 멈추기"
 
 
 def _printable(text: str) -> str:
@@ -207,8 +210,19 @@ def _write_answer(bot: ChatBot, question: str, write: Callable) -> None:
     if len(bot.turns) == before: return
     turn = bot.turns[-1]
     for remark in turn.remarks: write(f"[{remark}]")
-    if turn.citations: write("조문: " + ", ".join(f"{c.name} ({state_label(c.state)})" for c in turn.citations))
+    if turn.citations: write("조문: " + ", ".join(f"{c.name} ({citation_state(c, turn)})" for c in turn.citations))
+    if turn.sources: write(_printable("자료: " + ", ".join(" ".join(s.name.split()) for s in turn.sources) + " (/sources)"))
     write(f"안내: {get_notice()}\n")
+
+# %% ../nbs/57_chat.ipynb #ch57srcs
+def _write_sources(bot: ChatBot, write: Callable) -> None:
+    "The sources of the last answer in full, each article with its address at the official law site."
+    found = bot.turns[-1].sources if bot.turns else ()
+    for number, source in enumerate(found, 1):
+        links = [f"{a} {article_url(a)}" for a in source.articles if a in load_articles()]
+        parts = [f"{number}. {' '.join(f'{source.name} {source.title}'.split())}", source.text.strip(), *links]
+        write(_printable("\n".join(p for p in parts if p)) + "\n")
+    if not found: write("마지막 답변에는 자료가 없습니다." if bot.turns else "아직 답변이 없습니다.")
 
 # %% ../nbs/57_chat.ipynb #6f8b5800
 def _obey(bot: ChatBot, line: str, write: Callable) -> bool:
@@ -218,6 +232,7 @@ def _obey(bot: ChatBot, line: str, write: Callable) -> bool:
     if name == "/new":
         bot.new()
         write("새 대화를 시작합니다.")
+    elif name == "/sources": _write_sources(bot, write)
     elif name == "/save" and rest.strip(): write(f"저장했습니다: {bot.save(rest.strip())}")
     else: write(_HELP)
     return True

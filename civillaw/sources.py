@@ -57,8 +57,8 @@ class Sources:
 def _row(row: dict, k: int) -> dict[str, str]:
     "What is kept of a row; one without rule is a rule of its own, named by its question."
     kept = {name: str(row.get(name) or "") for name in ("id", "rule", "question", "answer", "articles")}
-    return kept | dict(id=kept["id"] or f"row {k + 1}", rule=kept["rule"] or kept["question"],
-                       articles=kept["articles"] or ";".join(cited_articles(kept["answer"])))
+    named = [a for a in map(str.strip, kept["articles"].split(";")) if a in load_articles()] or cited_articles(kept["answer"])
+    return kept | dict(id=kept["id"] or f"row {k + 1}", rule=kept["rule"] or kept["question"], articles=";".join(named))
 
 # %% ../nbs/24_sources.ipynb #s24found
 MOST_RULES, MOST_ARTICLES = 2, 5  # in a prompt
@@ -172,6 +172,7 @@ def source_table(
 ) -> str:  # Markdown; empty where there is none
     "A table of sources: name, what it says, articles with links to the official law site."
     if not sources: return ""
-    links = lambda s: ", ".join(f"[{a}]({article_url(a)})" for a in s.articles)
-    rows = [f"| {escape_markdown(s.name)} | {escape_markdown(' '.join(f'{s.title} {s.text}'.split()))} | {links(s)} |" for s in sources]
+    links = lambda s: ", ".join(f"[{a}]({article_url(a)})" for a in s.articles if a in load_articles())
+    plain = lambda text: escape_markdown(" ".join(text.split()))
+    rows = [f"| {plain(s.name)} | {plain(f'{s.title} {s.text}')} | {links(s)} |" for s in sources]
     return "\n".join(["| 자료 | 내용 | 조문 |", "|---|---|---|", *rows])

@@ -9,6 +9,7 @@ __all__ = ['SHORT', 'save_tiny_llama', 'tiny_tuned', 'scripted_manager', 'wait_f
 import json, os, threading, time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,22 +62,35 @@ def tiny_tuned(
 
 # %% ../nbs/05_testing.ipynb #c31e9fbd
 def scripted_manager(
-    answers: list,  # what it says, one after another
+    answers: Iterable,  # what it says, one after another: texts, or dataclasses with `question` and `text`
     seconds: float = 0.0,  # for each character
     max_prompt_tokens: int = 4000,  # characters that it takes
 ) -> SimpleNamespace:  # `stream`, `count_tokens`, `max_prompt_tokens`, and `asked`
     "A stand-in for `InferenceManager` that gives `answers` in turn."
     asked, answers = [], iter(answers)
 
-    def stream(question, history=(), stop=None):
+    def written(into, question, history, stop):
         asked.append((question, list(history)))
-        for piece in next(answers):
-            if stop is not None and stop.is_set(): return
-            time.sleep(seconds)
-            yield piece
-        if stop is not None: stop.set()  # `InferenceManager` ends so, too
+        told = next(answers)
+        try:
+            for piece in getattr(told, "text", told):
+                if stop is not None and stop.is_set(): return
+                time.sleep(seconds)
+                yield piece
+            if stop is not None: stop.set()  # `InferenceManager` ends so, too
+        finally:
+            if hasattr(told, "text"): into.answer = replace(told, question=question)
+    def stream(question, history=(), stop=None): return _ScriptedStream(written, question, history, stop)
     def count(messages): return sum(len(m["content"]) for m in messages)
     return SimpleNamespace(stream=stream, count_tokens=count, max_prompt_tokens=max_prompt_tokens, asked=asked)
+
+# %% ../nbs/05_testing.ipynb #ch05strm
+class _ScriptedStream:
+    "Pieces of an answer, and the answer, as `AnswerStream` has them."
+    def __init__(self, written: Callable, *args): self.answer, self._pieces = None, written(self, *args)
+    def __iter__(self): return self
+    def __next__(self): return next(self._pieces)
+    def close(self): self._pieces.close()
 
 # %% ../nbs/05_testing.ipynb #96282b3b
 def wait_for(
