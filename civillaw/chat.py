@@ -30,18 +30,21 @@ from fastcore.basics import patch
 
 # %% ../nbs/57_chat.ipynb #471c19df
 def fit_history(
-    manager,  # has `count_tokens` and `max_prompt_tokens`
+    manager,  # has `count_tokens`, `max_prompt_tokens`, perhaps `sources`
     question: str,  # the question to come
     history: list[tuple[str, str]],  # earlier (question, answer) pairs, oldest first
     memory: float = inf,  # tokens of a prompt that the memory holds; only turns leave for it
 ) -> list[tuple[str, str]]:  # the newest of them that fit
-    "The longest end of `history` that fits before `question`; raises `InputError` if the question alone is too long."
-    tokens = lambda start: manager.count_tokens(format_prompt(question, history=history[start:]))
+    "The longest end of `history` that fits with `question` and its sources; raises `InputError` if the question alone is too long."
+    found = getattr(manager, "sources", None)
+    lines = [s.line for s in found.find(question)] if found else []
+    tokens = lambda start: manager.count_tokens(format_prompt(question, None, history[start:], lines))
     room, n = manager.max_prompt_tokens, len(history)
     fitting = lambda room: bisect_left(range(n + 1), True, key=lambda start: tokens(start) <= room)
     start = fitting(room)
-    if start > n: raise InputError(f"question = {question[:20] + '…'!r}: needs {tokens(n)} tokens with the system "
-                                   f"prompt, but {room} fit; ask a shorter one")
+    if start > n: lines.clear()  # the manager leaves out what does not fit
+    if start > n and tokens(n) > room: raise InputError(f"question = {question[:20] + '…'!r}: needs {tokens(n)} tokens "
+                                                        f"with the system prompt, but {room} fit; ask a shorter one")
     return list(history[start if memory >= room else min(fitting(memory), n):])
 
 # %% ../nbs/57_chat.ipynb #32c1c91e
