@@ -18,6 +18,7 @@ import torch
 from gguf import GGMLQuantizationType, TokenType
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 # %% ../nbs/33_gguf.ipynb #x33gspl
 _WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -50,6 +51,7 @@ def why_no_gguf(
 ) -> str:  # empty where `write_gguf` can write it
     "What of a model GGUF cannot be told by this page."
     if config.model_type not in ("llama", "qwen2"): return f"the architecture {config.model_type}"
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False): return "a Llama with biases"
     kind = (config.rope_parameters or {}).get("rope_type", "default")
     if kind not in ("default", "llama3"): return f"RoPE scaled by {kind}"
     return "" if split_name(tokenizer) else "the way its tokenizer splits words"
@@ -116,7 +118,7 @@ def _tensors(model: torch.nn.Module):
         yield names.get_name(name, (".weight", ".bias")), w
     rope = config.rope_parameters
     if rope.get("rope_type") != "llama3": return
-    scaled = model.model.rotary_emb.inv_freq.detach().cpu().double()
+    scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].double()  # the model's own may have been rounded with its weights
     yield "rope_freqs.weight", (rope["rope_theta"] ** -(torch.arange(len(scaled)).double() / len(scaled)) / scaled).float()
 
 # %% ../nbs/33_gguf.ipynb #x33gwri
