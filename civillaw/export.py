@@ -61,7 +61,8 @@ def export_dtypes(
 ) -> tuple[list[str], str]:  # names in the order of trying, and why the first
     "The dtypes of an export; raises `InputError` for one that the target would not keep."
     name, why = target.usual() if dtype == "auto" else (dtype, "as asked")
-    require(name in target.dtypes, "dtype", name, f"{target.name} keeps {' or '.join(target.dtypes)}; name one of these, or auto")
+    keeps = f"{target.name} keeps {' or '.join(target.dtypes)}; name one of these, or auto"
+    require(name in target.dtypes, "dtype", name, keeps)
     return [name, *(d for d in target.dtypes if dtype == "auto" and d != name)], why
 
 # %% ../nbs/34_export.ipynb #x33gate
@@ -72,7 +73,7 @@ def check_written(
 ) -> MergeGate:  # how far the rounded model is from the merged one, over the answers of the gate
     "Round the weights as the file will hold them, and compare the answers before and after."
     before = answer_logits(merged, tokenizer, GATE_ANSWERS)
-    for p in merged.parameters(): p.data = p.data.to(dtype).to(p.dtype)
+    for p in merged.parameters(): p.data.copy_(p.data.to(dtype))
     return compare_logits(before, answer_logits(merged, tokenizer, GATE_ANSWERS), dtype)
 
 # %% ../nbs/34_export.ipynb #x31dialc
@@ -86,12 +87,14 @@ def _write_export(folder: Path, model: torch.nn.Module, tokenizer) -> None:
     its = model.generation_config
     ends = its.eos_token_id if isinstance(its.eos_token_id, list) else [its.eos_token_id]
     ends = sorted({end_of_turn_id(tokenizer), *(e for e in ends if e is not None)})
-    model.generation_config = GenerationConfig(bos_token_id=its.bos_token_id, eos_token_id=ends, pad_token_id=its.pad_token_id)
+    model.generation_config = GenerationConfig(bos_token_id=its.bos_token_id, eos_token_id=ends,
+                                               pad_token_id=its.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name, speak in (("config.json", _old_config), ("tokenizer_config.json", _old_tokenizer_config)):
         values = json.loads((folder / name).read_text(encoding="utf-8"))
-        if name == "tokenizer_config.json": values |= dict(chat_template=tokenizer.chat_template, add_bos_token=_begins_with_bos(tokenizer))
+        if name == "tokenizer_config.json":
+            values |= dict(chat_template=tokenizer.chat_template, add_bos_token=_begins_with_bos(tokenizer))
         write_text(folder / name, json.dumps(speak(values), ensure_ascii=False, indent=2))
     for path in folder.glob("*.safetensors"): shutil.copymode(folder / "config.json", path)  # else for its owner alone
 
@@ -118,7 +121,7 @@ def _old_tokenizer_config(config: dict) -> dict:
 
 # %% ../nbs/34_export.ipynb #a14cb2c2
 def _turns(tokenizer) -> list[str]:
-    "What the chat template writes around system prompt, questions and answers: [system] user [1] answer [2] user ... up to the answer to come."
+    "What the chat template writes before, between and after a system prompt, three questions and two answers."
     marks = [f"M{k}M" for k in range(6)]
     messages = format_prompt(marks[5], history=[(marks[1], marks[2]), (marks[3], marks[4])])
     messages[0]["content"] = marks[0]
@@ -130,11 +133,12 @@ def ollama_template(
 ) -> str:  # a template of Go, over System and Messages
     "Ollama's form of the chat template; raises `InputError` where the trained one treats later turns otherwise."
     head, first, answer, later, answer2, later2, opened = _turns(tokenizer)
-    plain = (answer, later) == (answer2, later2) and first == later and not any("{{" in t or '"""' in t for t in (head, first, answer))
-    require(plain, "chat template", getattr(tokenizer, "name_or_path", ""), "cannot be told to Ollama; export --to gguf, and let llama-server render it")
+    alike = (answer, later) == (answer2, later2) and first == later
+    require(alike and not any(mark in text for mark in ("{{", '"""') for text in (head, first, answer)), "chat template",
+            getattr(tokenizer, "name_or_path", ""), "cannot be told to Ollama; export --to gguf, and let llama-server render it")
     if _begins_with_bos(tokenizer): head = head.removeprefix(tokenizer.bos_token)  # the server adds it
-    return (f'{head}{{{{ .System }}}}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{first}{{{{ .Content }}}}'
-            f'{{{{ else if eq .Role "assistant" }}}}{answer}{{{{ .Content }}}}{{{{ end }}}}{{{{ end }}}}{opened}')
+    return "".join((head, "{{ .System }}{{ range .Messages }}", '{{ if eq .Role "user" }}', first, "{{ .Content }}",
+                    '{{ else if eq .Role "assistant" }}', answer, "{{ .Content }}{{ end }}{{ end }}", opened))
 
 
 def ollama_modelfile(
@@ -142,30 +146,35 @@ def ollama_modelfile(
     weights: str = "./model.gguf",  # a GGUF file, or `.` for safetensors in the same folder
 ) -> str:  # the text of a Modelfile
     "A Modelfile whose template renders as the trained chat template does, with its system prompt and stop."
+    stop = tokenizer.decode([end_of_turn_id(tokenizer)])
     return (f'FROM {weights}\nTEMPLATE """{ollama_template(tokenizer)}"""\nSYSTEM """{get_system_prompt()}"""\n'
-            f'PARAMETER stop "{tokenizer.decode([end_of_turn_id(tokenizer)])}"\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\n')
+            f'PARAMETER stop "{stop}"\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\n')
 
 # %% ../nbs/34_export.ipynb #4a2f3541
 def _licence(base: str) -> str:
     "The licence of a base, as far as it is known here."
     known = known_bases().get(base)
     if known: return known.licence
-    return "Built with Llama: the Llama licence of the base holds" if "llama" in base.lower() else "see the base's own page; its terms hold for this model too"
+    if "llama" in base.lower(): return "Built with Llama: the Llama licence of the base holds"
+    return "see the base's own page; its terms hold for this model too"
 
 
 def _compared(gate: MergeGate) -> str:
     "A verdict in words."
-    return (f"largest difference of the logits {gate.largest_difference:.1e}, likeliest token equal for {gate.top1_agreement:.2%} "
-            f"of {gate.tokens} answer tokens, mean KL {gate.mean_kl:.1e} nats")
+    return (f"largest difference of the logits {gate.largest_difference:.1e}, likeliest token equal for "
+            f"{gate.top1_agreement:.2%} of {gate.tokens} answer tokens, mean KL {gate.mean_kl:.1e} nats")
 
 
-def _facts(base: str, stats: dict, gate: MergeGate, written: MergeGate, why: str, size: int, stop: str) -> dict[str, str]:
+def _facts(base: str, stats: dict, gate: MergeGate, written: MergeGate, why: str, size: int,
+           stop: str) -> dict[str, str]:
     "The figures of an export, by subject."
     before, after = stats.get("first_eval_loss"), stats.get("best_eval_loss")
-    loss = f"{before:.3f} before the training, {after:.3f} after, nats a token" if before and after else "no run card beside the adapter"
-    return {"base": f"{base}; licence: {_licence(base)}", "adapter merged in": f"{gate.dtype}: {_compared(gate)}",
+    loss = f"{before:.3f} before the training, {after:.3f} after, nats a token" if before and after else ""
+    hub = base.count("/") == 1 and "\\" not in base and not Path(base).exists()
+    name = base if hub else re.split(r"[/\\]", base)[-1]  # no place of this machine
+    return {"base": f"{name}; licence: {_licence(base)}", "adapter merged in": f"{gate.dtype}: {_compared(gate)}",
             "weights written in": f"{written.dtype} ({why}): {_compared(written)}, against the merged model",
-            "held-out loss": loss, "size of the weights": f"{size / 1e6:,.1f} MB", "stops at": f"`{stop}`"}
+            "held-out loss": loss or "no run card beside the adapter", "size of the weights": f"{size / 1e6:,.1f} MB", "stops at": f"`{stop}`"}
 
 # %% ../nbs/34_export.ipynb #x33read
 def _readme(facts: dict[str, str], target: Target, dtype: str) -> str:
@@ -208,37 +217,44 @@ def _write_gguf(folder: Path, model: torch.nn.Module, tokenizer) -> None:
 def _write_ollama(folder: Path, model: torch.nn.Module, tokenizer) -> None:
     "A Modelfile beside GGUF, or beside safetensors that Ollama converts by itself."
     why = why_no_gguf(model.config, tokenizer)
-    if why: logger.warning(f"{why} is not known to civillaw's GGUF: Ollama converts the weights by itself, and may split words otherwise")
+    if why: logger.warning(f"GGUF is not written here for {why}: Ollama converts the weights, and may split words otherwise")
     (_write_export if why else _write_gguf)(folder, model, tokenizer)
     write_text(folder / "Modelfile", ollama_modelfile(tokenizer, *["."] * bool(why)))
 
 
 TARGETS = {target.name: target for target in (
-    Target("merged", ("bfloat16", "float16", "float32"), _for_this_machine, 'AutoModelForCausalLM.from_pretrained(".")', _write_export),
+    Target("merged", ("bfloat16", "float16", "float32"), _for_this_machine,
+           'AutoModelForCausalLM.from_pretrained(".")', _write_export),
     Target("vllm", ("bfloat16", "float16", "float32"), _for_a_server,
-           "vllm serve . --served-model-name civillaw --dtype {dtype} --override-generation-config '{\"temperature\": 0}'", _write_export),
-    Target("ollama", ("float16", "bfloat16"), _for_ggml, "ollama create civillaw -f Modelfile && ollama run civillaw", _write_ollama),
-    Target("gguf", ("float16", "bfloat16", "float32"), _for_ggml, "llama-server -m model.gguf --jinja --temp 0", _write_gguf))}
+           "vllm serve . --served-model-name civillaw --dtype {dtype} "
+           "--override-generation-config '{\"temperature\": 0}'", _write_export),
+    Target("ollama", ("float16", "bfloat16"), _for_ggml,
+           "ollama create civillaw -f Modelfile && ollama run civillaw", _write_ollama),
+    Target("gguf", ("float16", "bfloat16", "float32"), _for_ggml,
+           "llama-server -m model.gguf --jinja --temp 0", _write_gguf))}
 
 # %% ../nbs/34_export.ipynb #x33chec
 def _checked(model_path, cache_dir, base_model, names: list[str]) -> tuple:
-    "The merged model rounded to the first dtype that keeps the answers, its tokenizer, both verdicts; raises `InputError` where none does."
+    "The merged model, rounded to the first dtype that keeps the answers, its tokenizer, and both verdicts."
     for name in names:
         merged, tokenizer, gate = merge_adapter(model_path, cache_dir, base_model)
         require(gate.passed, "model_path", str(model_path), f"merging changes the answers ({gate}); nothing was exported")
         written = check_written(merged, tokenizer, getattr(torch, name))
         if written.passed: break
         logger.warning(f"{model_path}: rounding to {name} changes the answers: {_compared(written)}")
-    require(written.passed, "dtype", name, f"rounding to it changes the answers ({_compared(written)}); nothing was exported; pass another "
-            "--dtype: float32 rounds nothing, float16 rounds less than bfloat16, bfloat16 holds larger weights than float16")
-    tokenizer.chat_template = f'{{%- set date_string = "{TEMPLATE_DATE}" %}}' + tokenizer.chat_template  # as in training, whoever renders it
+    require(written.passed, "dtype", name, f"rounding to it changes the answers ({_compared(written)}); nothing was "
+            "exported; pass another --dtype: float32 rounds nothing, float16 rounds less than bfloat16, bfloat16 holds "
+            "larger weights than float16")
+    # as in training, whoever renders it
+    tokenizer.chat_template = f'{{%- set date_string = "{TEMPLATE_DATE}" %}}' + tokenizer.chat_template
     return merged, tokenizer, (gate, written)
 
 
 def _carry(part: Path, model_path: str | Path, base: str | Path) -> None:
     "Copy the rows that grounded answers look in, and the licence texts beside the base."
     wanted, base = [Path(model_path) / "sources.jsonl"], Path(base).expanduser()
-    if base.is_dir(): wanted += [p for p in sorted(base.iterdir()) if p.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE", "USE_POLICY"))]
+    terms = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+    if base.is_dir(): wanted += [p for p in sorted(base.iterdir()) if p.name.upper().startswith(terms)]
     for path in wanted:
         if path.is_file(): shutil.copyfile(path, part / path.name)
 
@@ -267,7 +283,8 @@ def export_model(
         with _writing(out):
             TARGETS[to].write(part, merged.to(getattr(torch, gates[1].dtype)), tokenizer)
             _carry(part, model_path, base_model or base)
-            facts = _facts(Path(base).name if Path(base).is_dir() else base, read_stats(model_path), *gates, why if gates[1].dtype == names[0] else f"{names[0]} would change the answers", _size(part),
+            if gates[1].dtype != names[0]: why = f"{names[0]} would change the answers"
+            facts = _facts(base, read_stats(model_path), *gates, why, _size(part),
                            tokenizer.decode([end_of_turn_id(tokenizer)]))
             write_text(part / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1))
             write_text(part / "README.md", _readme(facts, TARGETS[to], gates[1].dtype))

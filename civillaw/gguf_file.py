@@ -21,9 +21,11 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 # %% ../nbs/33_gguf.ipynb #x33gspl
-_WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORD = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
+         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-SPLITS = {"qwen2": [_WORD % ""], "llama-bpe": [_WORD % "{1,3}"], "gpt-2": [_GPT2], "smollm": [r"\p{N}", _GPT2]}  # names of llama.cpp
+SPLITS = {"qwen2": [_WORD % ""], "llama-bpe": [_WORD % "{1,3}"], "gpt-2": [_GPT2],
+          "smollm": [r"\p{N}", _GPT2]}  # names of llama.cpp
 PROBE = "I'LL say: don't!  민법 제312조의2,\n\n 12345 그리고 1,000원(₩)...\r\n\t끝 \n  x1y22  "
 
 
@@ -33,10 +35,11 @@ def split_name(
     "How a tokenizer splits a text before it joins bytes."
     core = tokenizer.backend_tokenizer
     parts = json.loads(core.to_str())
-    if parts["model"]["type"] != "BPE" or core.pre_tokenizer is None or "ByteLevel" not in json.dumps(parts["pre_tokenizer"]): return ""
+    if parts["model"]["type"] != "BPE" or "ByteLevel" not in json.dumps(parts["pre_tokenizer"]): return ""
     if not parts["model"]["merges"]: return "gpt-2"
     for name, patterns in SPLITS.items():
-        splits = Sequence([*(Split(Regex(p), "isolated") for p in patterns), ByteLevel(add_prefix_space=False, use_regex=False)])
+        by_name = [Split(Regex(p), "isolated") for p in patterns]
+        splits = Sequence([*by_name, ByteLevel(add_prefix_space=False, use_regex=False)])
         if splits.pre_tokenize_str(PROBE) == core.pre_tokenizer.pre_tokenize_str(PROBE): return name
     return ""
 
@@ -51,7 +54,7 @@ def why_no_gguf(
 ) -> str:  # empty where `write_gguf` can write it
     "What of a model GGUF cannot be told by this page."
     if config.model_type not in ("llama", "qwen2"): return f"the architecture {config.model_type}"
-    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False): return "a Llama with biases"
+    if any(getattr(config, name, False) for name in ("attention_bias", "mlp_bias")): return "a Llama with biases"
     kind = (config.rope_parameters or {}).get("rope_type", "default")
     if kind not in ("default", "llama3"): return f"RoPE scaled by {kind}"
     return "" if split_name(tokenizer) else "the way its tokenizer splits words"
@@ -114,12 +117,15 @@ def _tensors(model: torch.nn.Module):
     heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
     for name, p in model.named_parameters():
         w, layer = p.detach().cpu(), name.split(".")[-2]
-        if kind == "llama" and layer in heads: w = w.unflatten(0, (heads[layer], 2, -1)).transpose(1, 2).flatten(0, 2)
+        if kind == "llama" and layer in heads:
+            w = w.unflatten(0, (heads[layer], 2, -1)).transpose(1, 2).flatten(0, 2)
         yield names.get_name(name, (".weight", ".bias")), w
     rope = config.rope_parameters
     if rope.get("rope_type") != "llama3": return
-    scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].double()  # the model's own may have been rounded with its weights
-    yield "rope_freqs.weight", (rope["rope_theta"] ** -(torch.arange(len(scaled)).double() / len(scaled)) / scaled).float()
+    # the model's own may have been rounded with its weights
+    scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].double()
+    plain = rope["rope_theta"] ** -(torch.arange(len(scaled)).double() / len(scaled))
+    yield "rope_freqs.weight", (plain / scaled).float()
 
 # %% ../nbs/33_gguf.ipynb #x33gwri
 def write_gguf(
@@ -136,7 +142,8 @@ def write_gguf(
     try:
         _describe_shape(writer, model.config, model.dtype)
         _describe_words(writer, tokenizer, model.config.vocab_size)
-        for name, w in _tensors(model): writer.add_tensor_info(name, w.shape, np.dtype("float32"), size(w), kind(w))
+        for name, w in _tensors(model):
+            writer.add_tensor_info(name, w.shape, np.dtype("float32"), size(w), kind(w))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
