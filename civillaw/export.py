@@ -179,8 +179,9 @@ def _facts(base: str, stats: dict, gate: MergeGate, written: MergeGate, why: str
 # %% ../nbs/34_export.ipynb #x33read
 def _readme(facts: dict[str, str], target: Target, dtype: str) -> str:
     "The README of an exported folder."
+    notice = get_notice().partition("다. ")[0] + "다. 이 모델을 실행하는 프로그램은 인용 조문이 실제로 있는지 확인하지 않습니다."
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    return (f"# A model tuned by civillaw\n\n> {get_notice()}\n\n| what | of this export |\n|---|---|\n{table}\n\n"
+    return (f"# A model tuned by civillaw\n\n> {notice}\n\n| what | of this export |\n|---|---|\n{table}\n\n"
             f"## Run it\n\n```\n{target.run.replace('{dtype}', dtype)}\n```\n\n"
             f"It was trained with this system prompt, which every conversation should begin with:\n\n> {get_system_prompt()}\n\n"
             "The other side does not look whether a cited article exists. `civillaw chat --engine URL` asks a running server "
