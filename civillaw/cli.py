@@ -35,8 +35,9 @@ from .checks import check_table, repair_csv
 from .sources import Sources, source_table
 from .data import DataLoader, check_split, data_sha256, split_rows
 from .bases import cached_base, known_bases, list_bases
-from .model import ModelManager, export_model, read_adapter_config
+from .model import ModelManager, read_adapter_config
 from .plan import card_hint, check_system, plan_memory, usable_gpu
+from .export import FACTS_FILE, export_model
 from .oom import is_out_of_memory
 from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
@@ -146,7 +147,8 @@ class ExportInput:
     "What to write, and where."
     model_path: str = setting("./fine_tuned_model", "folder of the tuned model")
     base_path: str = setting("", "where its base stands now, if it moved since the training", ("--base_model",))
-    to: str = setting("merged", "merged, ollama or vllm")
+    to: str = setting("merged", "merged (a folder for transformers), vllm, ollama or gguf (one file for llama.cpp)")
+    dtype: str = setting("auto", "auto, float32, float16 or bfloat16; auto is what the target computes in and keeps the answers")
     output_dir: str = setting("./exported_model", "a new folder")
 
 # %% ../nbs/80_cli.ipynb #c80find0
@@ -455,9 +457,10 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
 # %% ../nbs/80_cli.ipynb #af461d8f
 def run_export(data: ExportInput, system: SystemConfig, output: Output) -> dict:
     "Write a merged model for other programs."
-    out = export_model(data.model_path, data.to, data.output_dir, system.cache_path, data.base_path or None)
-    print(f"exported to {out}; its README.md says how to run it")
-    return dict(output_dir=str(out), files=sorted(p.name for p in out.iterdir()))
+    out = export_model(data.model_path, data.to, data.output_dir, system.cache_path, data.base_path or None, data.dtype)
+    facts = json.loads((out / FACTS_FILE).read_text(encoding="utf-8"))
+    print(f"exported to {out} in {facts['weights written in']}; its README.md says how to run it")
+    return dict(output_dir=str(out), files=sorted(p.name for p in out.iterdir()), facts=facts)
 
 # %% ../nbs/80_cli.ipynb #e4b146fb
 def same_training(
