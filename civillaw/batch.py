@@ -19,7 +19,8 @@ from .config import InferenceConfig, InputError, require
 from .text import SURROGATE, check_output_file, clean_question, move_into_place, open_text, regular_file
 from .statute import get_notice, state_label
 from .files import MAX_CELL, iter_rows
-from .inference import Answer, TooLarge
+from .answer import Answer
+from .inference import TooLarge
 from .kept import AskedModel
 
 from fastcore.basics import patch

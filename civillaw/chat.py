@@ -23,7 +23,8 @@ from .text import SURROGATE, check_output_file, clean_question, escape_markdown,
 from .statute import article_url, citation_table, get_notice, load_articles
 from .oom import is_out_of_memory
 from .engines import PromptTooLong
-from .inference import Answer, InferenceManager, folded_sources
+from .answer import Answer, folded_sources
+from .inference import InferenceManager
 from .widget import ChatPanel, citation_state, error_line, widget_problem
 from accelerate.utils.memory import clear_device_cache
 from fastcore.basics import patch

@@ -25,7 +25,7 @@ from .statute import citation_table, cited_articles
 from .data import DataLoader, data_sha256
 from .model import read_adapter_config
 from .run_card import load_card
-from .inference import Answer
+from .answer import Answer
 from .kept import AskedModel
 from .scoring import answer_log_probs, choice_log_probs
 from .metrics import (COUNTED, METRICS, Figure, compare_models, gold_articles,

@@ -16,7 +16,8 @@ from .prompt import format_prompt, render_prompt
 from .sources import SOURCES_FILE, Source
 from .bases import file_sha256
 from .model import InferenceModelManager
-from .inference import Answer, InferenceManager, is_doubtful, sources_of
+from .answer import Answer
+from .inference import InferenceManager, is_doubtful, sources_of
 
 from fastcore.basics import patch
 from transformers import AutoTokenizer

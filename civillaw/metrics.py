@@ -17,7 +17,7 @@ import numpy as np
 from .text import alphanumerics
 from .statute import (DELETED, NOT_FOUND, OTHER_ACT, check_citations,
                               cited_articles, find_citations)
-from .inference import Answer
+from .answer import Answer
 
 # %% ../nbs/61_metrics.ipynb #1417026a
 def character_f1(

@@ -17,7 +17,7 @@ from .config import InputError, logger
 from .statute import (DELETED, IN_FORCE, NOT_FOUND, OTHER_ACT, Citation,
                               article_url, get_notice, load_articles, state_label)
 from .sources import Source
-from .inference import Answer
+from .answer import Answer
 from fastcore.basics import patch
 
 # %% ../nbs/56_widget.ipynb #a1e08b4e
