@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['OPERATORS', 'LLAMA_WIDTHS', 'memory_bandwidth_gb_s', 'training_flops', 'benchmark_training', 'profile_training',
-           'benchmark_inference', 'measure_stages', 'benchmark_data', 'data_table', 'check_activations',
-           'benchmark_memory']
+           'batch_sweep', 'decoding_limits', 'benchmark_inference', 'measure_stages', 'benchmark_data', 'data_table',
+           'check_activations', 'benchmark_memory']
 
 # %% ../nbs/70_benchmark.ipynb #2ac88971
 import csv, json, random, subprocess, sys, tempfile, time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from .config import (BUNDLED_CSV, DEFAULT_BASE, InferenceConfig, InputError,
                              LoRAConfig, ModelConfig, SystemConfig, TrainingConfig,
                              require)
 from .prompt import encode_examples
-from .machine import (PeakMemory, best_seconds, choose_dtype, gemm_peak_gflops,
+from .machine import (PeakMemory, best_seconds, choose_dtype, cpu_gflops, gemm_peak_gflops,
                               keep_freed_memory, machine_info, peak_mb)
 from .table import load_table
 from .checks import check_table
@@ -133,24 +134,53 @@ def profile_training(
     return pd.DataFrame({"seconds": seconds.round(2), "share": (seconds / seconds.sum()).round(3)}).sort_values("share", ascending=False)
 
 # %% ../nbs/70_benchmark.ipynb #a1b3d62d
+def batch_sweep(
+    manager: InferenceManager,  # with a loaded model
+    questions: list[str],  # as many as the largest batch
+    sizes: list[int],  # questions side by side
+) -> dict[int, float]:  # tokens a second by size
+    "Speed of answering by how many answers are written side by side."
+    speeds, settings = {}, manager.config
+    for size in sizes:
+        manager.config = replace(settings, answer_batch_size=size)
+        start, answers = time.time(), manager.batch(questions[:size], progress=False)
+        speeds[size] = round(sum(a.num_tokens for a in answers) / (time.time() - start), 1)
+    manager.config = settings
+    return speeds
+
+
+def decoding_limits(
+    model: torch.nn.Module,  # as it answers
+) -> dict:  # weights_gb; tokens a second that memory bandwidth allows one stream, and matrix products a batch (a CPU's alone are measured)
+    "What the machine allows: each token reads all weights once, and takes two operations a weight but those of the embedding."
+    device, gb = model.device.type, model.get_memory_footprint() / 1e9
+    limits = dict(weights_gb=round(gb, 3), bandwidth_limit_tokens_per_s=round(memory_bandwidth_gb_s(device) / gb, 1))
+    inner, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    weights = sum(p.numel() for p in model.parameters()) - (0 if inner is output else inner.numel())
+    gflops = cpu_gflops().get(str(model.dtype).removeprefix("torch.")) if device == "cpu" else None
+    return limits | (dict(gemm_limit_tokens_per_s=round(gflops * 1e9 / (2 * weights), 1)) if gflops else {})
+
+
 def benchmark_inference(
     model_path: str | Path | None = None,  # folder of a tuned model; None: the untuned base
     config: InferenceConfig | None = None,  # length of the answers
     model_config: ModelConfig | None = None,  # dtype, bits and device; the base where `model_path` is None
     questions: int = 8,  # asked alone and side by side
     cache_dir: str | Path | None = None,  # folder of embedded bases
-) -> dict:  # speed alone and in a batch, first piece, limit
-    "Speed of answering held-out questions, with the limit that memory bandwidth sets to one stream; of a server its speed alone."
+    sizes: tuple[int, ...] = (1, 4, 16, 32),  # of the batches that are swept; empty: none
+) -> dict:  # speed alone and in batches, time to the first piece, limits
+    "Speed of answering held-out questions, with what the machine allows; of a server its speed alone."
     manager = InferenceManager(model_path, config or InferenceConfig(max_new_tokens=48), model_config, cache_dir)
-    speed = measure_speed(manager, split_rows(load_table()[0])["unseen"]["question"][:questions])
+    held_out = split_rows(load_table()[0])["unseen"]["question"]
+    speed = measure_speed(manager, held_out[:questions])
     if manager.engine: return _speed_elsewhere(manager, speed)
-    weights_gb = manager.model.get_memory_footprint() / 1e9
-    limit = memory_bandwidth_gb_s(manager.model.device.type) / weights_gb
+    sweep, limits = batch_sweep(manager, held_out, sizes), decoding_limits(manager.model)
     name = str(model_path or manager.manager.base.config.model_name)
     manager.unload()
-    return dict(model=name, **speed, speedup=round(speed["batch_tokens_per_s"] / speed["single_tokens_per_s"], 2),
-                weights_gb=round(weights_gb, 3), bandwidth_limit_tokens_per_s=round(limit, 1),
-                achieved_share=round(speed["decode_tokens_per_s"] / limit, 3), peak_rss_mb=peak_mb(), machine=machine_info())
+    share = lambda rate, limit: round(rate / limits[limit], 3) if limit in limits else None
+    return dict(model=name, **speed, speedup=round(speed["batch_tokens_per_s"] / speed["single_tokens_per_s"], 2), batch_sweep=sweep, **limits,
+                achieved_share=share(speed["decode_tokens_per_s"], "bandwidth_limit_tokens_per_s"),
+                batch_achieved_share=share(max(sweep.values(), default=0), "gemm_limit_tokens_per_s"), peak_rss_mb=peak_mb(), machine=machine_info())
 
 # %% ../nbs/70_benchmark.ipynb #eng70spe
 def _speed_elsewhere(manager: InferenceManager, speed: dict) -> dict:

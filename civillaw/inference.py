@@ -31,6 +31,7 @@ from .constraint import CitationTokens, KnownArticles, citation_tokens
 from .answer import Answer
 from .engines import PromptTooLong, Reply, open_engine
 
+import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
@@ -520,21 +521,31 @@ def _batch_again(self: InferenceManager, firsts: dict[int, Answer], progress: bo
 
 
 # %% ../nbs/54_inference.ipynb #a7660a52
+def _first_piece(manager: InferenceManager, question: str) -> float:
+    "Seconds to the first piece of a stream, which is left then."
+    start, stream = time.time(), manager.stream(question)
+    next(stream, None)
+    seconds = time.time() - start
+    stream.close()
+    return seconds
+
+
 def measure_speed(
     manager: InferenceManager,  # with a loaded model
-    questions: list[str],  # asked one by one, and then side by side
-) -> dict[str, float]:  # tokens a second alone and in a batch, seconds to the first piece
-    "Speed alone (with its prompt, and decoding only), in a batch, and the median time to the first piece of text."
-    firsts, alone = [], []
-    for q in questions:
-        start, stream = time.time(), manager.stream(q)
-        next(stream, None)
-        firsts.append(time.time() - start)
-        stream.close()
-        alone.append(manager.ask(q))
+    questions: list[str],  # two at least; asked one by one, and then side by side
+) -> dict[str, float]:  # tokens a second alone and in a batch, milliseconds to the first piece
+    """Speed alone (with its prompt, and decoding only), in a batch, and the time to the first piece of text.
+
+    `ttft_ms_p50_read_anew` is that time where nothing that was read before is used; a server does not say."""
+    anew, before = [], getattr(manager, "before", None)
+    for q in questions if before else ():
+        before.forget()
+        anew.append(_first_piece(manager, q))
+    firsts, alone = [_first_piece(manager, q) for q in questions], [manager.ask(q) for q in questions]
     start, together = time.time(), manager.batch(questions, progress=False)
     rate = lambda answers, seconds: sum(a.num_tokens for a in answers) / seconds
     decode = sum(a.num_tokens - 1 for a in alone) / max(sum(a.seconds for a in alone) - sum(firsts), 1e-9)
+    ms = lambda seconds, share: round(1000 * float(np.quantile(seconds, share)), 1)
     return dict(single_tokens_per_s=round(rate(alone, sum(a.seconds for a in alone)), 1),
                 decode_tokens_per_s=round(decode, 1), batch_tokens_per_s=round(rate(together, time.time() - start), 1),
-                first_piece_s=round(sorted(firsts)[len(firsts) // 2], 3))
+                ttft_ms_p50=ms(firsts, 0.5), ttft_ms_p95=ms(firsts, 0.95), **(dict(ttft_ms_p50_read_anew=ms(anew, 0.5)) if anew else {}))
