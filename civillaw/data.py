@@ -25,7 +25,7 @@ from .statute import cited_articles
 from .table import load_table, scratch_file
 from .duplicates import clusters, similar_pairs
 from .checks import LOSSY, Finding, check_table
-from .sources import Sources
+from .sources import Sources, prompt_lines
 from fastcore.basics import patch
 
 # %% ../nbs/25_data.ipynb #x25names
@@ -323,7 +323,7 @@ def prepare(self: DataLoader) -> datasets.DatasetDict:
     found = lambda part: None
     if self.source_share:
         self.sources = Sources(parts["train"])
-        found = lambda part: [[s.line for s in near] for near in self.sources.for_training(part, self.source_share)]
+        found = lambda part: [prompt_lines(near) for near in self.sources.for_training(part, self.source_share)]
     out = datasets.DatasetDict({k: self.tokenize(parts[k], found(parts[k])) for k in ("train", "validation") if len(parts[k])})
     for k in ("train", "validation"):
         require(k in out and len(out[k]) > 0, "csv_path", str(self.csv_path),

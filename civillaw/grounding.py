@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Grounding', 'grounding', 'grounding_row', 'grounding_table', 'grounding_dict', 'precision_coverage', 'doubt_bound',
-           'plot_coverage', 'validation_answers']
+           'plot_coverage', 'validation_answers', 'measure_grounding']
 
 # %% ../nbs/64_grounding.ipynb #g64impor
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +15,7 @@ from .config import InferenceConfig, ModelConfig, default_inference_settings, re
 from .machine import machine_info
 from .statute import cited_articles
 from .data import DataLoader
-from .answer import Answer
+from .inference import Answer
 from .kept import AskedModel
 from .metrics import character_f1, gold_articles
 from .evaluation import Evaluation, held_out_rows, spread_rows, trained_on, with_guard
@@ -150,3 +150,27 @@ def validation_answers(
     answers = model.answers([r["question"] for r in rows], config)
     model.unload()
     return answers, rows
+
+# %% ../nbs/64_grounding.ipynb #g64meas1
+def measure_grounding(
+    model_path: str | Path,  # folder of a model that was trained with sources
+    max_questions: int = 0,  # a set at most; 0: all
+    statute_file: str = "",  # the text of the Act; empty: left out
+    cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
+) -> dict:  # `modes`: by mode and set `grounding` counts and `character_f1`; `curves` by set; `bound`; machine
+    "Held-out questions with sources, without, and with the text of the Act; answers that were kept are not asked again."
+    model = AskedModel(model_path, None, cache_dir)
+    config = with_guard(InferenceConfig(**default_inference_settings(model.found.base.config.model_name)), True)
+    modes = dict(sources=config, without=replace(config, grounded="off"))
+    if statute_file: modes["statute"] = replace(config, statute_file=statute_file)
+    rows, out = held_out_rows(trained_on(model_path), (), max_questions), dict(modes={}, curves={})
+    for name, settings in modes.items():
+        answers = {k: model.answers([r["question"] for r in part], settings) for k, part in rows.items()}
+        out["modes"][name] = {k: dict(grounding=asdict(grounding(answers[k], part)),
+                                      character_f1=fmean(character_f1(a.text, r["answer"]) for a, r in zip(answers[k], part)))
+                              for k, part in rows.items()}
+        if name == "sources": out["curves"] = {k: precision_coverage(answers[k], part).round(4).to_dict("list") for k, part in rows.items()}
+    model.unload()
+    asked, gold = validation_answers(model_path, config, max_questions, None, cache_dir)
+    curve = precision_coverage(asked, gold)
+    return out | dict(curves=out["curves"] | dict(validation=curve.round(4).to_dict("list")), bound=doubt_bound(curve), machine=machine_info())

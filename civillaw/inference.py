@@ -22,7 +22,7 @@ from .prompt import end_of_turn_id, format_prompt, render_prompt
 from .text import SURROGATE, clean_question
 from .statute import settled
 from .search import read_statute
-from .sources import SOURCES_FILE, Source, Sources, load_sources
+from .sources import SOURCES_FILE, Source, Sources, load_sources, prompt_lines
 from .data import DataLoader
 from .model import InferenceModelManager
 from .oom import is_out_of_memory
@@ -216,7 +216,7 @@ def _prompt(self: InferenceManager, question: str, history: list[tuple[str, str]
     "A question with its sources, as many as fit; raises `InputError` where it is empty, holds control characters or is too long."
     asked = clean_question(question)
     if found is None: found = self.sources.find(asked) if self.sources else []
-    messages = format_prompt(asked, None, history, [s.line for s in found])
+    messages = format_prompt(asked, None, history, prompt_lines(found))
     if self.engine:
         fits = not found or self.count_tokens(messages) <= self.max_prompt_tokens  # an estimate refuses sources, and no question
         return Prompt(question, [], tuple(found), self.engine.prepare(messages)) if fits else self._prompt(question, history, found[:-1])
