@@ -8,10 +8,10 @@ __all__ = ['TURNS', 'token_bytes', 'TokenDraft', 'CitationTokens', 'citation_tok
 # %% ../nbs/51_constraint.ipynb #k51impor
 from codecs import getincrementaldecoder
 from functools import lru_cache
-import re, time
+import copy, re, time
 
 from .config import require
-from .prompt import end_of_turn_id
+from .prompt import QUESTION_MARK, SOURCES_MARK, end_of_turn_id
 from .statute import CONTINUES, JAMO, OPEN, WRONG, Draft, article_name, cited_articles, in_force, one_spelling
 
 import torch
@@ -102,6 +102,8 @@ def _piece(rest: bytes, more: bytes) -> tuple[str | None, bytes]:
 # %% ../nbs/51_constraint.ipynb #k51voca1
 class CitationTokens:
     "A tokenizer's vocabulary, and which of its tokens an answer may go on with."
+    given_only = False  # whether an answer from sources may cite only what its prompt names
+
     def __init__(self,
         tokenizer,  # a fast `transformers` tokenizer
     ):
@@ -118,7 +120,9 @@ class CitationTokens:
         prompt: list[int],  # token ids; articles that it names may be cited
     ) -> TokenDraft:  # nothing is written yet
         "The draft of an answer."
-        named = {*cited_articles(self.tokenizer.decode(prompt, skip_special_tokens=True))}
+        text = self.tokenizer.decode(prompt, skip_special_tokens=True)
+        named = frozenset(cited_articles(text))
+        if self.given_only and named and f"{SOURCES_MARK}\n" in text and f"\n{QUESTION_MARK}\n" in text: return TokenDraft(self.spelled, named)
         return TokenDraft(self.spelled, in_force() if named <= in_force() else in_force() | named)
 
 # %% ../nbs/51_constraint.ipynb #k51voca2
@@ -157,15 +161,20 @@ def _turns(self: CitationTokens, draft: TokenDraft, i: int, turns: list[int]) ->
     return text is None or any(TURNS[k][1].match(text) for k in turns)
 
 # %% ../nbs/51_constraint.ipynb #k51voca4
-@lru_cache(maxsize=4)
-def _citation_tokens(tokenizer, size: int) -> CitationTokens: return CitationTokens(tokenizer)
+@lru_cache(maxsize=8)
+def _citation_tokens(tokenizer, size: int, given_only: bool) -> CitationTokens:
+    if not given_only: return CitationTokens(tokenizer)
+    tokens = copy.copy(_citation_tokens(tokenizer, size, False))  # the same lists
+    tokens.given_only = True
+    return tokens
 
 
 def citation_tokens(
     tokenizer,  # a fast `transformers` tokenizer
+    given_only: bool = False,  # whether an answer from sources may cite only articles that its prompt names
 ) -> CitationTokens:  # the same object for the same tokenizer
     "The vocabulary of a tokenizer, sorted once; raises `InputError` where its tokens cannot be read."
-    return _citation_tokens(tokenizer, len(tokenizer))
+    return _citation_tokens(tokenizer, len(tokenizer), given_only)
 
 # %% ../nbs/51_constraint.ipynb #k51proc1
 @patch

@@ -239,7 +239,7 @@ def _generation_config(self: InferenceManager) -> GenerationConfig:
 @patch(as_prop=True)
 def _known(self: InferenceManager) -> CitationTokens | None:
     "What keeps answers to known articles; None where the settings leave them free."
-    return citation_tokens(self.tokenizer) if self.config.known_articles else None
+    return citation_tokens(self.tokenizer, self.config.given_articles) if self.config.known_articles else None
 
 
 @patch

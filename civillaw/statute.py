@@ -324,7 +324,7 @@ def in_force() -> frozenset[str]:  # names such as 제1004조의2
     return frozenset(name for name, a in load_articles().items() if not a.deleted)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _branches(known):
     "The branches of each article among names, as they are written."
     found = {}
