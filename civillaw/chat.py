@@ -21,6 +21,7 @@ from .config import InferenceConfig, InputError, logger, require
 from .prompt import format_prompt
 from .text import SURROGATE, check_output_file, clean_question, escape_markdown, write_text
 from .statute import article_url, citation_table, get_notice, load_articles
+from .sources import prompt_lines
 from .oom import is_out_of_memory
 from .engines import PromptTooLong
 from .answer import Answer, folded_sources
@@ -38,7 +39,7 @@ def fit_history(
 ) -> list[tuple[str, str]]:  # the newest of them that fit
     "The longest end of `history` that fits with `question` and its sources; raises `InputError` if the question alone is too long."
     found = getattr(manager, "sources", None)
-    lines = [s.line for s in found.find(question)] if found else []
+    lines = prompt_lines(found.find(question)) if found else []
     tokens = lambda start: manager.count_tokens(format_prompt(question, None, history[start:], lines))
     room, n = manager.max_prompt_tokens, len(history)
     fitting = lambda room: bisect_left(range(n + 1), True, key=lambda start: tokens(start) <= room)
