@@ -170,7 +170,7 @@ def manager(self: AskedModel, config: InferenceConfig | None = None) -> Inferenc
 @patch
 def cache(self: AskedModel, config: InferenceConfig | None = None) -> AnswerCache:
     "What was said under these settings."
-    acting = repr(config and _acting(config))
+    acting = repr(config and (_acting(config), config.statute_file))
     if acting not in self._caches:
         self._caches[acting] = AnswerCache(self.folder / f"{self._key(config)}.jsonl", self.fresh)
     return self._caches[acting]
