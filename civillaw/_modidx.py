@@ -719,6 +719,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'civillaw.inference._written': ('inference.html#_written', 'civillaw/inference.py'),
                                     'civillaw.inference.is_doubtful': ('inference.html#is_doubtful', 'civillaw/inference.py'),
                                     'civillaw.inference.measure_speed': ('inference.html#measure_speed', 'civillaw/inference.py'),
+                                    'civillaw.inference.sources_files': ('inference.html#sources_files', 'civillaw/inference.py'),
                                     'civillaw.inference.sources_of': ('inference.html#sources_of', 'civillaw/inference.py')},
             'civillaw.kept': { 'civillaw.kept.AnswerCache': ('kept.html#answercache', 'civillaw/kept.py'),
                                'civillaw.kept.AnswerCache.__contains__': ('kept.html#answercache.__contains__', 'civillaw/kept.py'),

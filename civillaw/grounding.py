@@ -15,7 +15,7 @@ from .config import InferenceConfig, ModelConfig, default_inference_settings, re
 from .machine import machine_info
 from .statute import cited_articles
 from .data import DataLoader
-from .inference import Answer
+from .answer import Answer
 from .kept import AskedModel
 from .metrics import character_f1, gold_articles
 from .evaluation import Evaluation, held_out_rows, spread_rows, trained_on, with_guard

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from .config import BUNDLED_CSV, InferenceConfig, InputError, ModelConfig, SystemConfig, require
+from .config import InferenceConfig, InputError, ModelConfig, SystemConfig, require
 from .prompt import format_prompt, render_prompt
-from .sources import SOURCES_FILE, Source
+from .sources import Source
 from .bases import file_sha256
 from .model import InferenceModelManager
 from .answer import Answer
-from .inference import InferenceManager, is_doubtful, sources_of
+from .inference import InferenceManager, is_doubtful, sources_files, sources_of
 
 from fastcore.basics import patch
 from transformers import AutoTokenizer
@@ -89,10 +89,7 @@ def _acting(config: InferenceConfig) -> dict:
 
 def _read(config: InferenceConfig, model_path: str | Path | None) -> list[str]:
     "Digests of the files in which sources are found, if answers are given from any."
-    own = Path(model_path or "") / SOURCES_FILE
-    trained = model_path is not None and own.is_file()
-    if config.grounded == "off" or config.grounded == "auto" and not (trained or config.statute_file): return []
-    return [file_sha256(Path(f)) for f in (own if trained else BUNDLED_CSV, config.statute_file) if f]
+    return [file_sha256(f) for f in sources_files(config, model_path)]
 
 
 def cache_key(
