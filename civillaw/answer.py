@@ -36,9 +36,14 @@ class Answer:
         return check_citations(self.text)
 
     @property
+    def given(self) -> set[str]:
+        "Articles of the Civil Act that its sources name."
+        return {a for s in self.sources for a in s.articles}
+
+    @property
     def unsupported(self) -> list[str]:
         "Articles of the Civil Act that the answer cites and no source names; empty for an answer without sources."
-        given = {a for s in self.sources for a in s.articles}
+        given = self.given
         return [a for c in self.citations if c.act == "민법" for a in c.articles if a not in given] if self.sources else []
 
     @property

@@ -7,10 +7,10 @@ __all__ = ['PROGRAM', 'COMMANDS', 'Output', 'Recipe', 'CsvInput', 'PlanInput', '
            'BenchmarkInput', 'ExportInput', 'FindInput', 'Parser', 'recipe_settings', 'parse', 'show',
            'run_check_system', 'run_bases', 'run_find', 'run_check_csv', 'run_plan', 'run_train', 'check_folder',
            'open_model', 'markdown_file', 'run_chat', 'run_ask', 'asked_model', 'run_batch', 'Asked', 'read_asked',
-           'choice_figures', 'choice_tables', 'choice_dict', 'run_evaluate', 'run_benchmark', 'run_export',
-           'same_training', 'plan_text', 'frame_markdown', 'grounding_markdown', 'write_report', 'run_full',
-           'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left', 'Command',
-           'Ended', 'end_in_order', 'main', 'failure']
+           'choice_figures', 'choice_tables', 'choice_dict', 'evaluation_dict', 'run_evaluate', 'run_benchmark',
+           'run_export', 'same_training', 'plan_text', 'frame_markdown', 'grounding_markdown', 'write_report',
+           'run_full', 'training_left', 'full_left', 'batch_left', 'evaluation_left', 'benchmark_left', 'nothing_left',
+           'Command', 'Ended', 'end_in_order', 'main', 'failure']
 
 # %% ../nbs/80_cli.ipynb #b4dd56c3
 import json, os, signal, sys, threading, time
@@ -412,6 +412,13 @@ def choice_dict(
             for kind, part in figures.items()}
 
 # %% ../nbs/80_cli.ipynb #719a24fa
+def evaluation_dict(
+    result: Evaluation,  # of `evaluate`
+) -> dict:  # for JSON
+    "The figures of an evaluation, and what the search had a part in."
+    return result.as_dict() | dict(grounding=grounding_dict(result))
+
+
 def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: SystemConfig, output: Output) -> dict:
     "Base against tuned model on held-out questions, statements and article numbers."
     elsewhere = inference.engine != "hf"
@@ -425,7 +432,7 @@ def run_evaluate(data: EvaluationInput, inference: InferenceConfig, system: Syst
         result = evaluate(inference.model_path, inference, cache_dir=system.cache_path, rows=asked.questions, guards=data.guards,
                           fresh=data.fresh, bits=data.bits)
         print("\n\n".join([metrics_markdown(result), *grounding_markdown(result)]))
-        out = result.as_dict() | dict(grounding=grounding_dict(result))
+        out = evaluation_dict(result)
     figures = choice_figures(inference.model_path, data, asked.statements, None, system.cache_path, inference.base_path)
     for table in choice_tables(figures): print(f"\n{table}")
     return out | choice_dict(figures)
@@ -523,7 +530,7 @@ _NOT_COMPARED = "Nothing was held out: the file holds too few rules. A file of q
 def _compared(folder: Path, result: Evaluation) -> list[str]:
     "The comparison as markdown; its picture and its figures beside it."
     result.plot().savefig(folder / "evaluation.png", dpi=110)
-    write_text(folder / "evaluation.json", json.dumps(result.as_dict() | dict(grounding=grounding_dict(result)), ensure_ascii=False, indent=1))
+    write_text(folder / "evaluation.json", json.dumps(evaluation_dict(result), ensure_ascii=False, indent=1))
     groups = [f"**{name}**, {by}\n\n{frame_markdown(result.breakdown_table(name, by))}" for name in result.rows
               for by in ("category", "difficulty", "digits") if result.breakdown(name, by)]
     return ["## Base against tuned", metrics_markdown(result), *grounding_markdown(result), "![evaluation](evaluation.png)", "## Tuned model by group", *groups,
@@ -566,7 +573,7 @@ def _results(folder: Path, report: Path, result: Evaluation | None, figures: dic
     return dict(report=str(report), seconds=round(seconds, 1), training_seconds=card.seconds, steps=card.steps,
                 examples_seen=round(card.epochs * card.examples["train"]),
                 first_eval_loss=card.first_eval_loss, best_eval_loss=card.best_eval_loss,
-                evaluation=(result.as_dict() | dict(grounding=grounding_dict(result)) if result else dict(sets={})) | choice_dict(figures),
+                evaluation=(evaluation_dict(result) if result else dict(sets={})) | choice_dict(figures),
                 answers=chosen_answers(result) if result else [], machine=machine_info())
 
 # %% ../nbs/80_cli.ipynb #ee0eba37

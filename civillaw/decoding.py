@@ -121,7 +121,8 @@ class TokenChooser:
         limit: Callable[[list[Row], torch.Tensor], torch.Tensor] | None = None,  # gives the scores with -inf where a row may not go
     ):
         "Sets up the processors of transformers, in the order of `generate`."
-        c, self.do_sample, self.limit, self.run = config, config.do_sample, limit, config.no_repeat_ngram_size
+        c, self.do_sample, self.limit = config, config.do_sample, limit
+        self.runs = NoRepeatNGramLogitsProcessor(c.no_repeat_ngram_size) if c.no_repeat_ngram_size else None  # as `AnswerNGrams`
         self.guards, self.warpers = LogitsProcessorList(), LogitsProcessorList()
         if c.repetition_penalty != 1: self.guards.append(RepetitionPenaltyLogitsProcessor(float(c.repetition_penalty)))
         if c.temperature != 1: self.warpers.append(TemperatureLogitsWarper(float(c.temperature)))
@@ -133,17 +134,17 @@ class TokenChooser:
         rows: list[Row],  # in the same order
     ) -> list[int]:  # a token a row
         "The next tokens."
-        if self.guards or self.run or self.do_sample: logits = logits.float()
-        if self.guards or self.run: logits = torch.cat([self._guarded(row, scores[None]) for row, scores in zip(rows, logits)])
+        if self.guards or self.runs or self.do_sample: logits = logits.float()
+        if self.guards or self.runs: logits = torch.cat([self._guarded(row, scores[None]) for row, scores in zip(rows, logits)])
         if self.limit: logits = self.limit(rows, logits)
         if not self.do_sample: return logits.argmax(-1).tolist()
         shares = self.warpers(None, logits).softmax(-1)
         return [torch.multinomial(share, 1, generator=row.generator).item() for row, share in zip(rows, shares)]
 
     def _guarded(self, row: Row, scores: torch.Tensor) -> torch.Tensor:
-        ids = torch.tensor([row.ids], device=scores.device)
-        scores = self.guards(ids, scores)
-        return AnswerNGrams(self.run, row.prompt_tokens)(ids, scores) if self.run else scores
+        read = lambda ids: torch.tensor([ids], dtype=torch.long, device=scores.device)
+        if self.guards: scores = self.guards(read(row.ids), scores)
+        return self.runs(read(row.answer), scores) if self.runs else scores
 
 # %% ../nbs/50_decoding.ipynb #e23ef338
 class SlotModel:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Reply', 'Engine', 'EngineError', 'PromptTooLong', 'engine_url', 'is_this_machine', 'engine_key', 'open_client',
-           'read_event', 'Written', 'ServerEngine', 'may_pass', 'ReplyStream', 'open_engine']
+           'read_event', 'Written', 'ServerEngine', 'may_pass', 'Pieces', 'ReplyStream', 'open_engine']
 
 # %% ../nbs/53_engines.ipynb #e53impor
 import ipaddress, math, os, re, threading, time
@@ -370,11 +370,11 @@ def _received(engine: ServerEngine, body: dict, limit: int, stop: threading.Even
         ended.append(written.reply(time.time() - start))
 
 
-class ReplyStream:
-    "The pieces of a reply as they come, in whole characters; `reply` is what came, once it ended."
+class Pieces:
+    "Text as it is written, in whole characters, by somebody who adds what came to `ended` at the end."
     def __init__(self,
-        pieces: Iterator[str],  # that adds the reply to `ended` at its end
-        ended: list[Reply],  # empty so far
+        pieces: Iterator[str],  # a generator
+        ended: list,  # empty so far
     ): self._pieces, self._ended = pieces, ended
 
     def __iter__(self): return self
@@ -382,9 +382,12 @@ class ReplyStream:
     def __next__(self) -> str: return next(self._pieces)
 
     def close(self) -> None:
-        "Leave the reply where it is."
+        "Leave it where it is."
         self._pieces.close()
 
+
+class ReplyStream(Pieces):
+    "The pieces of a reply as they come; `reply` is what came, once it ended."
     @property
     def reply(self) -> Reply | None:
         "What came; None until it ended."

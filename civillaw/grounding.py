@@ -46,11 +46,10 @@ def _grounding(answer: Answer, row: dict) -> Grounding:
     "The counts of one answer."
     gold, cited = gold_articles(row), set(cited_articles(answer.text))
     near = [s.name for s in answer.sources if not s.row]
-    sources = {a for s in answer.sources for a in s.articles}
-    given = bool(gold) and gold <= sources
+    given = bool(gold) and gold <= answer.given
     hits = len(cited & gold)
     return Grounding(1, near[:1] != [] and near[0] in gold, bool(gold & set(near)), given, bool(cited), len(cited), hits, len(gold),
-                     len(cited) * given, hits * given, len(cited - sources))
+                     len(cited) * given, hits * given, len(cited - answer.given))
 
 
 def grounding(

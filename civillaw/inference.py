@@ -29,7 +29,7 @@ from .oom import is_out_of_memory
 from .decoding import AnswerNGrams, can_refill, decode_rows, token_log_probs
 from .constraint import CitationTokens, KnownArticles, citation_tokens
 from .answer import Answer
-from .engines import PromptTooLong, Reply, open_engine
+from .engines import Pieces, PromptTooLong, Reply, open_engine
 
 import numpy as np
 import torch
@@ -300,7 +300,7 @@ def _ask_once(self: InferenceManager, question: str, history: list[tuple[str, st
     return self._answer(prompt, rows[0].tolist(), time.time() - start, likely.means(rows, self.turn_end)[0])
 
 # %% ../nbs/54_inference.ipynb #366b7e59
-class AnswerStream:
+class AnswerStream(Pieces):
     "The pieces of an answer as they are written, in whole characters; at the end `answer` is the `Answer`."
     def __init__(self,
         manager: InferenceManager,  # that writes it
@@ -308,17 +308,8 @@ class AnswerStream:
         stop: threading.Event | None = None,  # set it to end the answer
     ):
         "Nothing is written before the first piece is asked for."
-        self._ended, self._strict = [], manager.config.strict
-        write = _relayed if manager.engine else _written
-        self._pieces = write(manager, prompt, stop, self._ended)  # knows nothing of this object: it ends with it
-
-    def __iter__(self): return self
-
-    def __next__(self) -> str: return next(self._pieces)
-
-    def close(self) -> None:
-        "End the answer where it is."
-        self._pieces.close()
+        write, ended, self._strict = _relayed if manager.engine else _written, [], manager.config.strict
+        super().__init__(write(manager, prompt, stop, ended), ended)  # who writes knows nothing of this object: it ends with it
 
     @property
     def answer(self) -> Answer | None:

@@ -8,6 +8,7 @@ __all__ = ['search_terms', 'Hit', 'Search', 'Provision', 'read_statute', 'everyd
 
 # %% ../nbs/11_search.ipynb #7e820b4f
 import csv, re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -86,26 +87,28 @@ _DIVISIONS = "편장절관"
 _PLAIN = re.compile(r"\s*(?:(제\s*\d+\s*조(?:의\s*\d+)?\s*(?:[(（](?:[^()（）]|\([^()]*\))*[)）]|(?=삭제)))\s*(.*)|(제\s*\d+\s*([편장절관])(?:의\s*\d+)?\s+\S.*)|(부\s*칙(?:\s.*)?))$")
 
 # %% ../nbs/11_search.ipynb #c2488d4f
-def _sections(text: str):
-    "Yield (line number, level, heading, body lines) for each heading of a Markdown text."
-    found = None
-    for number, line in enumerate(text.split("\n"), 1):
-        if m := _HEADING.match(line):
-            if found: yield found
-            found = (number, len(m[1]), re.sub(r"\s*<[^>]*>$", "", m[2]), [])
-        elif found: found[3].append(line)
-    if found: yield found
+def _markdown_heading(line: str) -> tuple[int, str, str] | None:
+    "Level and text of a heading, with nothing behind it; None for another line."
+    m = _HEADING.match(line)
+    return m and (len(m[1]), m[2], "")
 
 
-def _plain_sections(text: str):
-    "The same of a plain text, in which articles, divisions and 부칙 begin lines."
+def _plain_heading(line: str) -> tuple[int, str, str] | None:
+    "The same of a plain text, in which articles, divisions and 부칙 begin lines, and an article's text stands behind its title."
+    m = _PLAIN.match(line.rstrip())
+    if not m: return None
+    article, rest, division, kind, _ = m.groups()
+    return _DIVISIONS.index(kind) + 1 if kind else 5, article or division or "부칙", rest or ""
+
+
+def _sections(text: str, heading_of: Callable):
+    "Yield (line number, level, heading, body lines) for each heading of a text."
     found = None
     for number, line in enumerate(text.split("\n"), 1):
-        if m := _PLAIN.match(line.rstrip()):
+        if told := heading_of(line):
             if found: yield found
-            article, rest, division, kind, _ = m.groups()
-            level = _DIVISIONS.index(kind) + 1 if kind else 5
-            found = (number, level, re.sub(r"\s*<[^>]*>$", "", article or division or "부칙"), [rest] if rest else [])
+            level, heading, rest = told
+            found = (number, level, re.sub(r"\s*<[^>]*>$", "", heading), [rest] if rest else [])
         elif found: found[3].append(line)
     if found: yield found
 
@@ -123,9 +126,9 @@ def read_statute(
     "Read an act; raises `InputError` where the file is missing, holds no article, or one twice."
     path = regular_file(path, "statute_file")
     with open_text(path, "statute_file") as f: text = SURROGATE.sub("", f.read())
-    markdown = any(_ARTICLE.match(heading) for _, _, heading, _ in _sections(text))
+    markdown = any(_ARTICLE.match(heading) for _, _, heading, _ in _sections(text, _markdown_heading))
     found, divisions = {}, {}
-    for line, level, heading, body in (_sections if markdown else _plain_sections)(text):
+    for line, level, heading, body in _sections(text, _markdown_heading if markdown else _plain_heading):
         if re.match(r"부\s*칙", heading): break
         if not _ARTICLE.match(heading):
             divisions = {k: v for k, v in divisions.items() if k < level} | ({level: heading} if heading[:1] == "제" else {})
