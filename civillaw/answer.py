@@ -46,20 +46,6 @@ class Answer:
         given = self.given
         return [a for c in self.citations if c.act == "민법" for a in c.articles if a not in given] if self.sources else []
 
-    @property
-    def remarks(self) -> list[str]:
-        "What a reader has to know of how the answer came about, in Korean."
-        said = [_ENDS[self.finish_reason]] if self.finish_reason in _ENDS else []
-        if not (said or self.text): said = ["모델이 빈 답변을 냈습니다."]
-        if self.doubtful: said.append("확실하지 않은 답변입니다." + " 아래 자료를 먼저 확인하세요." * bool(self.sources))
-        if self.unsupported: said.append(f"찾은 자료에 없는 조문입니다: {', '.join(self.unsupported)}. 조문을 직접 확인하세요.")
-        if self.dropped: said.append(f"앞의 문답 {self.dropped}개는 길이 때문에 모델에 전달되지 않았습니다.")
-        if self.tries and self.unknown: said.append(_unknown(self))
-        return said
-
-
-_ENDS = dict(length="답변이 길이 제한에서 끊겼습니다.", abort="답변을 중간에 멈췄습니다.")
-
 # %% ../nbs/52_answer.ipynb #b54unkno
 @patch(as_prop=True)
 def unknown(self: Answer) -> list[Citation]:
@@ -72,6 +58,21 @@ def _unknown(answer: Answer) -> str:
     again = " 한 번 다시 물어도 그랬습니다." if answer.tries > 1 else ""
     return f"민법에 없거나 삭제된 조문이 답변에 있습니다: {names}.{again}"
 
+
+# %% ../nbs/52_answer.ipynb #a52rema1
+_ENDS = dict(length="답변이 길이 제한에서 끊겼습니다.", abort="답변을 중간에 멈췄습니다.")
+
+
+@patch(as_prop=True)
+def remarks(self: Answer) -> list[str]:
+    "What a reader has to know of how the answer came about, in Korean."
+    said = [_ENDS[self.finish_reason]] if self.finish_reason in _ENDS else []
+    if not (said or self.text): said = ["모델이 빈 답변을 냈습니다."]
+    if self.doubtful: said.append("확실하지 않은 답변입니다." + " 아래 자료를 먼저 확인하세요." * bool(self.sources))
+    if self.unsupported: said.append(f"찾은 자료에 없는 조문입니다: {', '.join(self.unsupported)}. 조문을 직접 확인하세요.")
+    if self.dropped: said.append(f"앞의 문답 {self.dropped}개는 길이 때문에 모델에 전달되지 않았습니다.")
+    if self.tries and self.unknown: said.append(_unknown(self))
+    return said
 
 # %% ../nbs/52_answer.ipynb #ch54fold
 def folded_sources(

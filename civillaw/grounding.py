@@ -15,6 +15,7 @@ from .config import InferenceConfig, ModelConfig, default_inference_settings, re
 from .machine import machine_info
 from .statute import cited_articles
 from .data import DataLoader
+from .run_card import load_card
 from .answer import Answer
 from .kept import AskedModel
 from .metrics import character_f1, gold_articles
@@ -156,7 +157,7 @@ def measure_grounding(
     max_questions: int = 0,  # a set at most; 0: all
     statute_file: str = "",  # the text of the Act; empty: left out
     cache_dir: str | Path | None = None,  # folder of the embedded model and of the answers
-) -> dict:  # `modes`: by mode and set `grounding` counts and `character_f1`; `curves` by set; `bound`; machine
+) -> dict:  # `modes`: by mode and set `grounding` counts and `character_f1`; `curves` by set; `bound`; training; machine
     "Held-out questions with sources, without, and with the text of the Act; answers that were kept are not asked again."
     model = AskedModel(model_path, None, cache_dir)
     config = with_guard(InferenceConfig(**default_inference_settings(model.found.base.config.model_name)), True)
@@ -172,4 +173,7 @@ def measure_grounding(
     model.unload()
     asked, gold = validation_answers(model_path, config, max_questions, None, cache_dir)
     curve = precision_coverage(asked, gold)
-    return out | dict(curves=out["curves"] | dict(validation=curve.round(4).to_dict("list")), bound=doubt_bound(curve), machine=machine_info())
+    card = load_card(model_path)
+    training = dict(steps=card.steps, examples_seen=round(card.epochs * card.examples["train"]), first_eval_loss=card.first_eval_loss,
+                    best_eval_loss=card.best_eval_loss)
+    return out | dict(training=training, curves=out["curves"] | dict(validation=curve.round(4).to_dict("list")), bound=doubt_bound(curve), machine=machine_info())
