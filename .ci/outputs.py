@@ -29,7 +29,7 @@ MASKS = [
     (re.compile(r"(?<!\d)(?:\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?|\d{8}_\d{6})(?!\d)"), "DATE"),
     (re.compile(r"\b\d{1,2}:\d\d(?::\d\d)?\b"), "TIME"),
     (re.compile(r"\d+\.\d{5,}(?!e)"), lambda number: f"{float(number[0]):.3f}"),  # no CPU's last digits decide
-    (re.compile(r"[-+]?\d(?:\.\d+)?e-(?:0[4-9]|[1-9]\d)"), "ROUNDING"),
+    (re.compile(r"[-+]?\d(?:\.\d+)?e-(?:0[4-9]|[1-9]\d)|\b0\.0+e\+00"), "ROUNDING"),
     (re.compile(rf"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?\s?{UNITS}(?![\w/])"), "MEASURED"),
 ]
 SHOWN = ("text/markdown", "text/html", "text/plain")  # of an output the first that it has
