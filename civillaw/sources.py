@@ -62,21 +62,27 @@ def _row(row: dict, k: int) -> dict[str, str]:
     return kept | dict(id=kept["id"] or f"row {k + 1}", rule=kept["rule"] or kept["question"], articles=";".join(named))
 
 # %% ../nbs/24_sources.ipynb #s24found
-MOST_RULES, MOST_ARTICLES = 2, 4  # in a prompt
-_LOOKED_AT = 60  # rows of the search, among which the nearest of each rule speaks
+MOST_RULES, MOST_ARTICLES = 1, 4  # in a prompt
+_LOOKED_AT = 60  # hits of each search
+_VOTERS = 8  # nearest rows that vote for their articles
 
 
 @patch
-def _rules(self: Sources, hits: list[Hit], most: int, hidden: dict) -> list[Source]:
-    "The nearest row of each rule, without a hidden row or rule."
+def _without(self: Sources, hits: list[Hit], hidden: dict) -> list[Hit]:
+    "Rows that were found, but for a hidden row or rule."
+    return [h for h in hits if self.rows[h.index]["id"] != hidden.get("id") and self.rows[h.index]["rule"] != hidden.get("rule")]
+
+
+@patch
+def _rules(self: Sources, hits: list[Hit], most: int) -> list[Source]:
+    "The nearest row of each rule."
     found = {}
     for hit in hits:
         row = self.rows[hit.index]
-        if len(found) == most: break
-        if row["rule"] in found or row["id"] == hidden.get("id") or row["rule"] == hidden.get("rule"): continue
+        if row["rule"] in found: continue
         found[row["rule"]] = Source(row["rule"], text=row["answer"], row=row["id"], score=hit.score,
                                     articles=tuple(filter(None, row["articles"].split(";"))))
-    return [*found.values()]
+    return [*found.values()][:most]
 
 
 @patch
@@ -88,6 +94,28 @@ def article(self: Sources,
     known = self.known[name]
     return Source(name, known.title, getattr(known, "text", ""), (name,), score)
 
+# %% ../nbs/24_sources.ipynb #s24votes
+@patch
+def _votes(self: Sources, hits: list[Hit]) -> dict[str, float]:
+    "How strongly the nearest rows speak for each article, 0 to 1."
+    if not hits: return {}
+    nearest, best = self.rows[hits[0].index]["rule"], hits[0].score
+    second = next((h.score for h in hits if self.rows[h.index]["rule"] != nearest), best / 2)
+    votes = {}
+    for hit in reversed(hits[:_VOTERS]):  # the nearest last: its vote stands
+        votes |= {a: (hit.score / best) ** 2 for a in self.rows[hit.index]["articles"].split(";") if a in self.known}
+    return {a: min(1.0, best / second - 1) * vote for a, vote in votes.items()}
+
+
+@patch
+def _articles(self: Sources, near: list[Hit], votes: dict[str, float], most: int) -> list[Source]:
+    "The articles of a search, to which the votes add up to the score of the first of them."
+    scores = {self.acts.names[h.index]: h.score for h in near}
+    top = max(scores.values(), default=1.0)
+    for name, vote in votes.items(): scores[name] = scores.get(name, 0.0) + top * vote
+    ranked = sorted((name for name in scores if scores[name] > 0), key=lambda name: -scores[name])
+    return [self.article(name, scores[name]) for name in ranked[:most]]
+
 # %% ../nbs/24_sources.ipynb #s24batch
 @patch
 def batch(self: Sources,
@@ -98,9 +126,9 @@ def batch(self: Sources,
 ) -> list[list[Source]]:  # articles, and then rules, each best first
     "The nearest articles and rules of each question."
     hidden = hidden or [{}] * len(questions)
-    acts, rows = self.acts.search.batch(questions, articles), self.rules.batch(questions, _LOOKED_AT)
-    return [[self.article(self.acts.names[h.index], h.score) for h in near] + self._rules(hits, rules, without)
-            for near, hits, without in zip(acts, rows, hidden)]
+    acts, rows = self.acts.search.batch(questions, _LOOKED_AT), self.rules.batch(questions, _LOOKED_AT)
+    seen = [self._without(hits, without) for hits, without in zip(rows, hidden)]
+    return [self._articles(near, self._votes(hits), articles) + self._rules(hits, rules) for near, hits in zip(acts, seen)]
 
 
 @patch
