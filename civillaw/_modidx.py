@@ -319,6 +319,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                   'civillaw/constraint.py'),
                                      'civillaw.constraint.TokenDraft.follow': ( 'constraint.html#tokendraft.follow',
                                                                                 'civillaw/constraint.py'),
+                                     'civillaw.constraint.TokenDraft.strays': ( 'constraint.html#tokendraft.strays',
+                                                                                'civillaw/constraint.py'),
                                      'civillaw.constraint._alphabet': ('constraint.html#_alphabet', 'civillaw/constraint.py'),
                                      'civillaw.constraint._citation_tokens': ('constraint.html#_citation_tokens', 'civillaw/constraint.py'),
                                      'civillaw.constraint._cites_unknown': ('constraint.html#_cites_unknown', 'civillaw/constraint.py'),

@@ -60,14 +60,19 @@ def _decoded(rest: bytes, more: bytes) -> tuple[str, bytes]:
     return text, decoder.getstate()[0]
 
 
+_BEGUN = re.compile(r"제\s*([0-9]{2,})$")
+
+
 class TokenDraft(Draft):
     "A `Draft` that takes tokens."
     def __init__(self,
         spelled: list[bytes],  # of `token_bytes`
         known: frozenset[str],  # articles that may be cited
+        only: bool = False,  # whether a number that begins none of them may not be begun either
     ):
         super().__init__(known)
         self.spelled, self.ids, self.rest = spelled, [], b""
+        self.numbers = {name[1:].partition("조")[0] for name in known} if only else set()
 
     def follow(self,
         ids: list[int],  # the whole answer so far
@@ -78,11 +83,20 @@ class TokenDraft(Draft):
             self.ids.append(i)
             if text: self.add(one_spelling(text))
 
+    def strays(self,
+        piece: str,  # what might come next, in `one_spelling`
+    ) -> bool:
+        "Whether a piece leaves an open number, of two digits or more, that no article of `only` begins with."
+        begun = self.numbers and piece[-1:].isdigit() and _BEGUN.search(self.open + piece)
+        if not begun or any(n.startswith(begun[1]) for n in self.numbers): return False
+        return self.judge(f"{piece}조 ") == WRONG  # another act's articles are free
+
 # %% ../nbs/51_constraint.ipynb #k51turns
 _UNITS = "년개달분퍼%푼촌시가천만억월일주세할배명인회"
 TURNS = [(re.compile(end), re.compile(begin)) for end, begin in (
     (r"(?:제|[0-9])\s*$", r"[\s0-9]*조"), (r"조$", r"의\s*[0-9]"), (r"조의\s*$", r"\s*[0-9]"),
-    (r"조의\s*[0-9]+\s*(?:분|퍼센?|시|가)?$", rf"[0-9의센트간지]|\s*[{_UNITS}]"), (r"조[치사]$", "[고유]"))]
+    (r"조의\s*[0-9]+\s*(?:분|퍼센?|시|가)?$", rf"[0-9의센트간지]|\s*[{_UNITS}]"), (r"조[치사]$", "[고유]"),
+    (r"제\s*[0-9]*$", r"\s*[0-9]+$"))]  # the last one only where numbers are held to those given
 _GOES_ON = re.compile(rf"\s*(?:[{''.join(CONTINUES.split())}]|$)")
 _NUMBER = re.compile(r"([0-9]+)\s*조(?:의\s*([0-9]+))?")
 
@@ -114,6 +128,7 @@ class CitationTokens:
         self.inner = [i for i, b in enumerate(self.spelled) if b and 0x80 <= b[0] < 0xC0]  # begin within a character
         self.jamo = [i for i, (text, _) in enumerate(self.alone) if text is None]
         self.whole = those(_cites_unknown)
+        self.numbered = those(lambda text: _NUMBER.search(text) or _BEGUN.search(text))  # weighed instead, where numbers are held
         self.turns, self.going_on = [those(begin.match) for _, begin in TURNS], those(_GOES_ON.match)
 
     def begin(self,
@@ -122,7 +137,7 @@ class CitationTokens:
         "The draft of an answer."
         text = self.tokenizer.decode(prompt, skip_special_tokens=True)
         named = frozenset(cited_articles(text))
-        if self.given_only and named and f"{SOURCES_MARK}\n" in text and f"\n{QUESTION_MARK}\n" in text: return TokenDraft(self.spelled, named)
+        if self.given_only and named and f"{SOURCES_MARK}\n" in text and f"\n{QUESTION_MARK}\n" in text: return TokenDraft(self.spelled, named, True)
         return TokenDraft(self.spelled, in_force() if named <= in_force() else in_force() | named)
 
 # %% ../nbs/51_constraint.ipynb #k51voca2
@@ -134,6 +149,7 @@ def lets(self: CitationTokens,
     "Judge one token."
     piece, rest = _piece(draft.rest, self.spelled[i]) if draft.rest else self.alone[i]
     if piece is None: return False
+    if draft.strays(piece): return False
     judged = draft.judge(piece)
     if judged != OPEN or not rest: return judged != WRONG
     return any(c.encode().startswith(rest) and draft.judge(piece + one_spelling(c)) != WRONG for c in CONTINUES)
@@ -147,18 +163,18 @@ def weigh(self: CitationTokens,
     end, rest = draft.open, draft.rest
     if "조" in end and draft.judge() == OPEN:
         return True, [i for i in (*self.going_on, *(self.inner if rest else ())) if self.lets(draft, i)]
-    turns = [k for k, (tail, _) in enumerate(TURNS) if end and tail.search(end)]
+    turns = [k for k, (tail, _) in enumerate(TURNS[:None if draft.numbers else -1]) if end and tail.search(end)]
     if not rest: asked = {i for k in turns for i in self.turns[k]}
-    elif turns or rest[:1] == b"\xe1": asked = {i for i in self.inner if self._turns(draft, i, turns)}
+    elif turns or draft.numbers or rest[:1] == b"\xe1": asked = {i for i in self.inner if self._turns(draft, i, turns)}
     else: asked = set()
-    return False, [i for i in asked.union(self.whole) if not self.lets(draft, i)]
+    return False, [i for i in asked.union(self.numbered if draft.numbers else self.whole) if not self.lets(draft, i)]
 
 
 @patch
 def _turns(self: CitationTokens, draft: TokenDraft, i: int, turns: list[int]) -> bool:
-    "Whether a token that begins within a character begins as one of the turns does, or with a jamo."
+    "Whether a token that begins within a character begins as one of the turns does or with a jamo, or ends in a number."
     text = _piece(draft.rest, self.spelled[i])[0]
-    return text is None or any(TURNS[k][1].match(text) for k in turns)
+    return text is None or any(TURNS[k][1].match(text) for k in turns) or bool(draft.numbers and _BEGUN.search(text))
 
 # %% ../nbs/51_constraint.ipynb #k51voca4
 @lru_cache(maxsize=8)
