@@ -23,7 +23,7 @@ setup(
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     package_data={settings["lib_path"]: ["assets/**"]},
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split(), "engines": settings["engines_requirements"].split()},
+    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "engines", "int8")},
     # No "nbdev" entry point: it would link names in the prose to doc_host and git_url, which are empty so far.
     entry_points={"console_scripts": settings["console_scripts"].split()},
     zip_safe=False,

@@ -42,7 +42,8 @@ def run(notebook, able, slow, folder):
     everything = notebook.cells
     notebook.cells = [c for c in everything if c.id not in left_out]
     try:
-        NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True,
+                       resources={"metadata": {"path": folder}}).execute()
     finally:
         notebook.cells = everything
     return left_out

@@ -132,7 +132,7 @@ class BenchmarkInput:
     model_path: str = setting("", "folder of a tuned model, for inference; empty: the untuned base")
     model_name: str = setting(DEFAULT_BASE, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
-    engine: str = setting("hf", "for inference: hf, or the URL of a server such as http://localhost:8000/v1, whose speed is measured then")
+    engine: str = setting("hf", "for inference: hf, a folder of export --to int8, or the URL of a server such as http://localhost:8000/v1, whose speed is measured then")
     engine_model: str = setting("", "the server's name of the model; empty: the only one it has")
     rows: list[int] = setting([], "for data: numbers of rows, such as 1000 100000; empty: the file as it is")
     peer: str = setting("", "for training: trl, to run its trainer side by side (pip install trl==1.16.0)")
@@ -147,7 +147,7 @@ class ExportInput:
     "What to write, and where."
     model_path: str = setting("./fine_tuned_model", "folder of the tuned model")
     base_path: str = setting("", "where its base stands now, if it moved since the training", ("--base_model",))
-    to: str = setting("merged", "merged (a folder for transformers), vllm, ollama or gguf (one file for llama.cpp)")
+    to: str = setting("merged", "merged (a folder for transformers), vllm, ollama, gguf (one file for llama.cpp) or int8 (a folder for --engine)")
     dtype: str = setting("auto", "auto, float32, float16 or bfloat16; auto is what the target computes in and keeps the answers")
     output_dir: str = setting("./exported_model", "a new folder")
 

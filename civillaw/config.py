@@ -186,8 +186,8 @@ class InferenceConfig(Settings):
     doubt_below: float = setting(-10.0, "an answer of which the model was less sure than so many nats a token comes with a warning and its sources "
                                  "(64_grounding finds the number); -10: never")
     strict: bool = setting(False, "ask again, once, where an answer cites an article that does not exist")
-    engine: str = setting("hf", "what writes the answers: hf, the model of model_path on this machine, or the URL of a server that speaks "
-                          "chat completions, such as http://localhost:8000/v1; its key, if it wants one, stands in CIVILLAW_API_KEY")
+    engine: str = setting("hf", "what writes the answers: hf, the model of model_path on this machine; a folder of export --to int8; or "
+                          "the URL of a server that speaks chat completions, such as http://localhost:8000/v1, whose key, if it wants one, stands in CIVILLAW_API_KEY")
     engine_model: str = setting("", "with a URL: the server's name of the model; empty: the only one it has")
     engine_timeout: float = setting(300.0, "with a URL: seconds without a piece of the answer after which the server is given up")
     merge_adapter: bool = setting(True, "add the adapter into the base for answering, where both give the same answers")
@@ -197,8 +197,8 @@ class InferenceConfig(Settings):
         for name in ("max_new_tokens", "answer_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
         require(self.grounded in ("auto", "on", "off"), "grounded", self.grounded, "must be auto, on or off")
-        require(self.engine == "hf" or self.engine.startswith(("http://", "https://")), "engine", self.engine,
-                "must be hf or a URL such as http://localhost:8000/v1")
+        require(self.engine == "hf" or self.engine.startswith(("http://", "https://")) or Path(self.engine).is_dir(), "engine", self.engine,
+                "must be hf, a URL such as http://localhost:8000/v1, or a folder of civillaw export --to int8")
         require(0 < self.engine_timeout < float("inf"), "engine_timeout", self.engine_timeout, "must be above 0, such as 300")
         require(self.temperature > 0, "temperature", self.temperature,
                 "must be above 0; leave do_sample off for the likeliest words")

@@ -161,7 +161,8 @@ def measure_grounding(
     "Held-out questions with sources, without, and with the text of the Act; answers that were kept are not asked again."
     model = AskedModel(model_path, None, cache_dir)
     config = with_guard(InferenceConfig(**default_inference_settings(model.found.base.config.model_name)), True)
-    modes = dict(sources=config, without=replace(config, grounded="off"))
+    modes = dict(sources=replace(config, given_articles=False), given=replace(config, given_articles=True),
+                 without=replace(config, grounded="off"))
     if statute_file: modes["statute"] = replace(config, statute_file=statute_file)
     rows, out = held_out_rows(trained_on(model_path), (), max_questions), dict(modes={}, curves={})
     for name, settings in modes.items():

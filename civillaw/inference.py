@@ -187,7 +187,8 @@ def _replied(self: InferenceManager, prompt: "Prompt", reply: Reply) -> Answer:
     "The answer that an engine wrote."
     unit = "tokens" if reply.counted else "pieces"
     logger.info(f"{reply.num_tokens} {unit} in {reply.seconds:.2f} s, {reply.finish_reason}: {prompt.question[:60]!r}")
-    return Answer(prompt.question, reply.text, reply.finish_reason, reply.num_tokens, reply.seconds, sources=prompt.sources)
+    return Answer(prompt.question, reply.text, reply.finish_reason, reply.num_tokens, reply.seconds, reply.log_prob, prompt.sources,
+                  is_doubtful(reply.log_prob, self.config))
 
 # %% ../nbs/54_inference.ipynb #5563aeaa
 @patch(as_prop=True)
