@@ -542,6 +542,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'civillaw.export._carry': ('export.html#_carry', 'civillaw/export.py'),
                                  'civillaw.export._checked': ('export.html#_checked', 'civillaw/export.py'),
                                  'civillaw.export._compared': ('export.html#_compared', 'civillaw/export.py'),
+                                 'civillaw.export._eight_bits': ('export.html#_eight_bits', 'civillaw/export.py'),
                                  'civillaw.export._facts': ('export.html#_facts', 'civillaw/export.py'),
                                  'civillaw.export._for_a_server': ('export.html#_for_a_server', 'civillaw/export.py'),
                                  'civillaw.export._for_eight_bits': ('export.html#_for_eight_bits', 'civillaw/export.py'),

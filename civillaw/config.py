@@ -180,7 +180,7 @@ class InferenceConfig(Settings):
     no_repeat_ngram_size: int = setting(0, "forbid a run of so many tokens to come twice; 0: allow")
     answer_batch_size: int = setting(32, "questions answered side by side in a batch")
     known_articles: bool = setting(True, "let an answer cite no article of the Civil Act but those in force")
-    given_articles: bool = setting(False, "let an answer from sources cite no article but those that its sources or the question name; else such are marked")
+    given_articles: bool = setting(True, "let an answer from sources cite no article but those that its sources or the question name; off: such are marked")
     grounded: str = setting("auto", "answer from sources that are found for the question: on, off, or auto (where the model was trained with them)")
     statute_file: str = setting("", "a statute in Markdown or plain text whose articles are sources too")
     doubt_below: float = setting(-10.0, "an answer of which the model was less sure than so many nats a token comes with a warning and its sources "

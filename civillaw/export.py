@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import InputError, logger, require
-from .prompt import TEMPLATE_DATE, end_of_turn_id, format_prompt, get_system_prompt, render_prompt
+from .prompt import TEMPLATE_DATE, encode_prompt, end_of_turn_id, format_prompt, get_system_prompt, render_prompt
 from .text import move_into_place, write_text
 from .machine import choose_device, choose_dtype
 from .statute import get_notice
@@ -23,6 +23,7 @@ from .gguf_file import why_no_gguf, write_gguf
 from .model import (GATE_ANSWERS, MergeGate, answer_logits, compare_logits, merge_adapter,
                             read_adapter_config, read_stats)
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import GenerationConfig
@@ -55,7 +56,7 @@ def _int8_converter():
 def _for_eight_bits() -> tuple[str, str]:
     "The dtype that 8 bits are rounded from."
     _int8_converter()
-    return "float32", "CTranslate2 rounds these numbers to 8 bits, a scale a row"
+    return "float32", "CTranslate2 rounds these numbers by itself"
 
 # %% ../nbs/34_export.ipynb #x33targe
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Target:
     dtypes: tuple[str, ...]  # that it keeps as they are, in the order of trying
     usual: Callable  # the dtype of `auto`, and why
     run: str  # how it is started, with {dtype}
-    write: Callable  # (folder, model, tokenizer) -> None
+    write: Callable  # (folder, model, tokenizer) -> what the README says beside, or None
 
 
 def export_dtypes(
@@ -239,15 +240,29 @@ def _write_ollama(folder: Path, model: torch.nn.Module, tokenizer) -> None:
 INT8_WEIGHTS = "ctranslate2"  # in an int8 folder
 
 
-def _write_int8(folder: Path, model: torch.nn.Module, tokenizer) -> None:
-    "Weights in 8 bits for CTranslate2, beside config and tokenizer."
+def _eight_bits(weights: Path, model: torch.nn.Module, tokenizer) -> MergeGate:
+    "How far 8-bit weights are from the model, over the answers of the gate."
+    import ctranslate2
+    generator, logits = ctranslate2.Generator(str(weights), compute_type="int8"), []
+    for question, answer in GATE_ANSWERS:
+        new = tokenizer(answer, add_special_tokens=False).input_ids + [end_of_turn_id(tokenizer)]
+        words = tokenizer.convert_ids_to_tokens(encode_prompt(tokenizer, question) + new)
+        logits.append(torch.from_numpy(np.array(generator.forward_batch([words])))[0, -len(new) - 1:-1, :model.config.vocab_size])
+    return compare_logits(answer_logits(model, tokenizer, GATE_ANSWERS), logits, torch.float32)
+
+
+def _write_int8(folder: Path, model: torch.nn.Module, tokenizer) -> dict[str, str]:
+    "Weights in 8 bits for CTranslate2, beside config and tokenizer; raises `InputError` where they would say something else."
     whole = folder / "whole"
     whole.mkdir()
     _write_export(whole, model, tokenizer)
     _int8_converter()(str(whole)).convert(str(folder / INT8_WEIGHTS), quantization="int8")
+    gate = _eight_bits(folder / INT8_WEIGHTS, model, tokenizer)
+    require(gate.mean_kl <= 0.1, "to", "int8", f"8 bits change the answers ({_compared(gate)}); nothing was exported")
     for path in whole.iterdir():
         if path.suffix != ".safetensors": path.rename(folder / path.name)
     shutil.rmtree(whole)
+    return {"rounded to 8 bits": f"a scale a row, by CTranslate2: {_compared(gate)}, against the merged model"}
 
 
 TARGETS = {target.name: target for target in (
@@ -260,7 +275,7 @@ TARGETS = {target.name: target for target in (
            "ollama create civillaw -f Modelfile && ollama run civillaw", _write_ollama),
     Target("gguf", ("float16", "bfloat16", "float32"), _for_ggml,
            "llama-server -m model.gguf --jinja --temp 0", _write_gguf),
-    Target("int8", ("float32",), _for_eight_bits, "civillaw chat --engine .", _write_int8))}
+    Target("int8", ("float32",), _for_eight_bits, "civillaw chat --engine . --model_path .", _write_int8))}
 
 # %% ../nbs/34_export.ipynb #x33chec
 def _checked(model_path, cache_dir, base_model, names: list[str]) -> tuple:
@@ -290,7 +305,7 @@ def _carry(part: Path, model_path: str | Path, base: str | Path) -> None:
 
 def _size(folder: Path) -> int:
     "Bytes of the weights."
-    return sum(p.stat().st_size for p in folder.iterdir() if p.suffix in (".safetensors", ".gguf"))
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.suffix in (".safetensors", ".gguf", ".bin"))
 
 # %% ../nbs/34_export.ipynb #39f17c19
 def export_model(
@@ -310,11 +325,11 @@ def export_model(
         with _writing(out): _make_part(out, part)
         merged, tokenizer, gates = _checked(model_path, cache_dir, base_model, names)
         with _writing(out):
-            TARGETS[to].write(part, merged.to(getattr(torch, gates[1].dtype)), tokenizer)
+            more = TARGETS[to].write(part, merged.to(getattr(torch, gates[1].dtype)), tokenizer) or {}
             _carry(part, model_path, base_model or base)
             if gates[1].dtype != names[0]: why = f"{names[0]} would change the answers"
             facts = _facts(base, read_stats(model_path), *gates, why, _size(part),
-                           tokenizer.decode([end_of_turn_id(tokenizer)]))
+                           tokenizer.decode([end_of_turn_id(tokenizer)])) | more
             write_text(part / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1))
             write_text(part / "README.md", _readme(facts, TARGETS[to], gates[1].dtype))
             if out.exists(): out.rmdir()
