@@ -45,6 +45,7 @@ class Engine(Protocol):
     name: str  # for logs
     window: float  # tokens of prompt and answer together; infinite where nobody knows
     counts: bool  # whether the last reply came with its number of tokens
+    exact: bool  # whether `count_tokens` is no estimate, so that a prompt can be refused before it is sent
 
     def prepare(self, messages: list[dict[str, str]]) -> list[dict[str, str]]: "The messages; raises `InputError` where they cannot be sent."
     def count_tokens(self, messages: list[dict[str, str]]) -> int: "How long the messages are, or an estimate."
@@ -176,7 +177,7 @@ class ServerEngine:
     "A server that speaks the chat completions of OpenAI."
     pauses = (0.5, 2.0, 8.0)  # seconds before a request is sent again
     at_once = 8  # requests of a batch that are under way together
-    counts = False  # whether the last reply came with its number of tokens
+    counts = exact = False  # whether the last reply came with its number of tokens; lengths are estimates
 
     def __init__(self,
         url: str,  # such as http://localhost:8000/v1
@@ -467,7 +468,7 @@ def batch(self: ServerEngine,
 # %% ../nbs/53_engines.ipynb #e53cint1
 class Int8Engine:
     "A folder of `civillaw export --to int8`, answered by CTranslate2 on the CPU."
-    counts = True
+    counts = exact = True
     def __init__(self,
         folder: str | Path,  # with 8-bit weights, config and tokenizer
     ):
@@ -505,7 +506,7 @@ def _common_beginning(self: Int8Engine) -> list[int]:
 def prepare(self: Int8Engine,
     messages: list[dict[str, str]],  # of `format_prompt`
 ) -> list[dict[str, str]]:
-    "The messages; raises `InputError` where they hold half a character or are too long."
+    "The messages; raises `InputError` where they hold half a character."
     bad = next((m["content"] for m in messages if SURROGATE.search(m["content"])), None)
     if bad: raise InputError(f"messages: {bad[:30]!r} holds half a character; remove it")
     return messages

@@ -229,13 +229,12 @@ def _prompt(self: InferenceManager, question: str, history: list[tuple[str, str]
     asked = clean_question(question)
     if found is None: found = self.sources.find(asked) if self.sources else []
     messages = format_prompt(asked, None, history, prompt_lines(found))
-    if self.engine:
-        fits = not found or self.count_tokens(messages) <= self.max_prompt_tokens  # an estimate refuses sources, and no question
-        return Prompt(question, [], tuple(found), self.engine.prepare(messages)) if fits else self._prompt(question, history, found[:-1])
-    ids = self.encode(messages)
-    if len(ids) <= self.max_prompt_tokens: return Prompt(question, ids, tuple(found))
+    if self.engine: messages, ids, length = self.engine.prepare(messages), [], self.engine.count_tokens(messages)
+    else: length = len(ids := self.encode(messages))
+    if length <= self.max_prompt_tokens: return Prompt(question, ids, tuple(found), messages if self.engine else None)
     if found: return self._prompt(question, history, found[:-1])
-    raise InputError(f"question {question[:30]!r}...: {len(ids)} tokens with its history, "
+    if self.engine and not self.engine.exact: return Prompt(question, ids, (), messages)  # an estimate refuses no question
+    raise InputError(f"question {question[:30]!r}...: {length} tokens with its history, "
                      f"the window leaves {self.max_prompt_tokens}; shorten it")
 
 
