@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ASSETS', 'BUNDLED_CSV', 'DEFAULT_BASE', 'SMALL_BASE', 'STATUTE_DATE', 'STATUTE_NUMBER', 'LOSS_CHUNK_TOKENS',
            'LINEAR_LAYERS', 'CONFIG_CLASSES', 'logger', 'InputError', 'require', 'Settings', 'setting', 'ModelConfig',
-           'LoRAConfig', 'TrainingConfig', 'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs',
+           'LoRAConfig', 'TrainingConfig', 'is_url', 'InferenceConfig', 'SystemConfig', 'load_recipe', 'make_configs',
            'recipe_of', 'default_inference_settings', 'LogFile', 'start_log', 'stop_log', 'use_korean_font']
 
 # %% ../nbs/00_config.ipynb #10c65168
@@ -165,6 +165,13 @@ def check(self: TrainingConfig) -> None:
             "must be 0 or more")
 
 # %% ../nbs/00_config.ipynb #cec377e6
+def is_url(
+    engine: str,  # of `InferenceConfig`
+) -> bool:  # else it is `hf`, or a folder
+    "Whether an engine is a server."
+    return engine.startswith(("http://", "https://"))
+
+
 @dataclass
 class InferenceConfig(Settings):
     "Which tuned model answers, and how its words are chosen."
@@ -197,7 +204,7 @@ class InferenceConfig(Settings):
         for name in ("max_new_tokens", "answer_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
         require(self.grounded in ("auto", "on", "off"), "grounded", self.grounded, "must be auto, on or off")
-        require(self.engine == "hf" or self.engine.startswith(("http://", "https://")) or Path(self.engine).is_dir(), "engine", self.engine,
+        require(self.engine == "hf" or is_url(self.engine) or Path(self.engine).is_dir(), "engine", self.engine,
                 "must be hf, a URL such as http://localhost:8000/v1, or a folder of civillaw export --to int8")
         require(0 < self.engine_timeout < float("inf"), "engine_timeout", self.engine_timeout, "must be above 0, such as 300")
         require(self.temperature > 0, "temperature", self.temperature,

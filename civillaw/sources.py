@@ -79,10 +79,11 @@ def _rules(self: Sources, hits: list[Hit], most: int) -> list[Source]:
     found = {}
     for hit in hits:
         row = self.rows[hit.index]
+        if len(found) == most: break
         if row["rule"] in found: continue
         found[row["rule"]] = Source(row["rule"], text=row["answer"], row=row["id"], score=hit.score,
                                     articles=tuple(filter(None, row["articles"].split(";"))))
-    return [*found.values()][:most]
+    return [*found.values()]
 
 
 @patch
