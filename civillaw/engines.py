@@ -469,7 +469,7 @@ class Int8Engine:
         self.folder, self.weights = Path(folder), Path(folder) / INT8_WEIGHTS
         require((self.weights / "model.bin").is_file(), "engine", str(folder), "is no folder of civillaw export --to int8")
         try: from ctranslate2 import Generator
-        except ImportError: raise InputError(f"engine = {str(folder)!r}: needs CTranslate2; pip install 'civillaw[int8]'") from None
+        except ImportError: raise InputError(f"engine = {str(folder)!r}: needs the package ctranslate2; pip install ctranslate2") from None
         self.name, self.tokenizer = f"{folder} in 8 bits", AutoTokenizer.from_pretrained(self.folder)
         self.window = AutoConfig.from_pretrained(self.folder).max_position_embeddings
         try: self.generator = Generator(str(self.weights), device="cpu", compute_type="int8", intra_threads=torch.get_num_threads())

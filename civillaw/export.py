@@ -49,7 +49,7 @@ def _for_ggml() -> tuple[str, str]:
 def _int8_converter():
     "The converter of CTranslate2; raises `InputError` where it is not installed."
     try: from ctranslate2.converters import TransformersConverter
-    except ImportError: raise InputError("to = 'int8': needs CTranslate2; pip install 'civillaw[int8]'") from None
+    except ImportError: raise InputError("to = 'int8': needs the package ctranslate2; pip install ctranslate2") from None
     return TransformersConverter
 
 
