@@ -20,7 +20,7 @@ from filelock import FileLock
 from huggingface_hub import get_session, hf_hub_url
 from platformdirs import user_config_dir
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from .config import ASSETS, DEFAULT_BASE, InputError, SystemConfig, require
@@ -425,3 +425,12 @@ def hub_error(
             why = "" if what.startswith(("gated", "has", "brings", "an arch")) else f" ({said(causes[-1])})"
             return line(what + why, out.format(else_=f"name a folder, or {DEFAULT_BASE}, which needs no hub", proxy=proxy))
     return line(f"cannot be loaded ({type(error).__name__} {said(error)})", "choose another base")
+
+# %% ../nbs/30_bases.ipynb #b30head0
+def _checks_derived_heads(config: LlamaConfig) -> None:
+    "What transformers checks, where the size of a head was derived from the width."
+    if config.head_dim == config.hidden_size // config.num_attention_heads: _checks_heads(config)
+
+
+_checks_heads = LlamaConfig.validate_architecture
+LlamaConfig.__class_validators__ = [_checks_derived_heads if v is _checks_heads else v for v in LlamaConfig.__class_validators__]

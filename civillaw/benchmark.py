@@ -281,7 +281,7 @@ def _random_llama(widths: tuple, layers: int) -> SimpleNamespace:
                          num_attention_heads=heads, num_key_value_heads=kv, head_dim=head, tie_word_embeddings=True)
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     dtype = choose_dtype()
-    return SimpleNamespace(model=get_peft_model(LlamaForCausalLM(config).to(dtype), lora), dtype=dtype,
+    return SimpleNamespace(model=get_peft_model(LlamaForCausalLM(config).to(dtype), lora), dtype=dtype, device="cpu",
                            tokenizer=SimpleNamespace(pad_token_id=0))
 
 # %% ../nbs/70_benchmark.ipynb #180041cb

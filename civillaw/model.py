@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GATE_ANSWERS', 'CARD_FILE', 'MERGE_BYTES', 'base_fingerprint', 'quantization_config', 'keep_gradients',
-           'ModelManager', 'same_weights', 'MergeGate', 'compare_logits', 'answer_logits', 'merge_behind_gate',
-           'read_gate', 'keep_gate', 'read_adapter_config', 'read_stats', 'InferenceModelManager', 'merge_dtype',
-           'merge_adapter']
+           'checkpointing_settings', 'checkpoint_activations', 'ModelManager', 'same_weights', 'MergeGate',
+           'compare_logits', 'answer_logits', 'merge_behind_gate', 'read_gate', 'keep_gate', 'read_adapter_config',
+           'read_stats', 'InferenceModelManager', 'merge_dtype', 'merge_adapter']
 
 # %% ../nbs/31_model.ipynb #835d5168
 import copy, hashlib, json, os, tempfile, warnings, weakref
@@ -61,6 +61,22 @@ def keep_gradients(
     layers = [m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
     for m in layers: m.support_avx512bf16_for_cpu = False
     return len(layers)
+
+# %% ../nbs/31_model.ipynb #m31ckpt0
+def checkpointing_settings(
+    config: ModelConfig,  # how the base is held
+) -> dict:  # for `torch.utils.checkpoint`
+    "The kind of checkpointing that frees what the layers of a base keep."
+    return dict(use_reentrant=config.load_in_8bit)
+
+
+def checkpoint_activations(
+    model: torch.nn.Module,  # with adapters
+    config: ModelConfig,  # how its base is held
+) -> None:
+    "Let a model compute its activations twice instead of keeping them."
+    if config.load_in_8bit: model.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=checkpointing_settings(config))
 
 # %% ../nbs/31_model.ipynb #d3be7581
 class ModelManager:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTENTION_BLOCK', 'shared_prefix_length', 'PackedCollator', 'SegmentPlan', 'SegmentPlans', 'packed_attention',
-           'answer_cross_entropy', 'packing_obstacle', 'answer_states', 'packed_loss']
+           'answer_cross_entropy', 'packing_obstacle', 'answer_places', 'answer_states', 'packed_loss']
 
 # %% ../nbs/40_packing.ipynb #9ea80489
 from dataclasses import dataclass
@@ -305,21 +305,28 @@ class _NoHead(torch.nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor: return hidden
 
 # %% ../nbs/40_packing.ipynb #f6be0511
+def answer_places(
+    batch: dict[str, torch.Tensor],  # of `PackedCollator`
+) -> tuple[torch.Tensor, SegmentPlans]:  # the tokens that predict an answer token (n,), and the segments
+    "All that a pass has to know of the values in a row; a pass without values is handed it."
+    targets = batch["shift_labels"][0]
+    return (targets != -100).nonzero().squeeze(1), SegmentPlans(batch["segments"], len(targets))
+
+
 def answer_states(
     model: torch.nn.Module,  # that `packing_obstacle` allows, with attention `packed`; perhaps wrapped for several processes
     batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device
+    places: tuple[torch.Tensor, SegmentPlans] | None = None,  # of `answer_places`; None: looked up here
 ) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor]:  # hidden states (n, width), the output layer, the tokens that predict (n,)
     "Last hidden states of a row with a shared prefix, where they predict an answer token."
     base = _base(model)
     require(base.config._attn_implementation == "packed", "attention", base.config._attn_implementation,
             "would let the examples of a row see each other; set_attn_implementation('packed') first")
-    head, targets = base.get_output_embeddings(), batch["shift_labels"][0]
-    predicts = (targets != -100).nonzero().squeeze(1)
-    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=targets.device)
+    head, (predicts, segments) = base.get_output_embeddings(), places or answer_places(batch)
+    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
     base.set_output_embeddings(_NoHead())
     try: hidden = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=no_mask,
-                        use_cache=False, logits_to_keep=predicts,
-                        segments=SegmentPlans(batch["segments"], len(targets))).logits[0]
+                        use_cache=False, logits_to_keep=predicts, segments=segments).logits[0]
     finally: base.set_output_embeddings(head)
     return hidden, head, predicts
 
@@ -327,8 +334,9 @@ def answer_states(
 def packed_loss(
     model: torch.nn.Module,  # as for `answer_states`
     batch: dict[str, torch.Tensor],  # of `PackedCollator`, on the model's device
+    places: tuple[torch.Tensor, SegmentPlans] | None = None,  # of `answer_places`; None: looked up here
 ) -> tuple[torch.Tensor, torch.Tensor]:  # summed loss in nats (scalar), number of answer tokens
     "Summed cross-entropy of the answer tokens of a row with a shared prefix."
-    hidden, head, predicts = answer_states(model, batch)
+    hidden, head, predicts = answer_states(model, batch, places)
     targets = batch["shift_labels"][0, predicts]
     return answer_cross_entropy(hidden, head, targets), torch.tensor(len(targets), device=targets.device)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SHAPES', 'BYTES_LINEAR', 'UNGATED', 'config_shape', 'model_shape', 'MemoryPlan', 'weight_format',
-           'count_weights', 'kept_numbers', 'memory_parts', 'plan_memory', 'larger_base', 'SystemReport', 'usable_gpu',
-           'card_hint', 'check_system']
+           'count_weights', 'kept_numbers', 'memory_parts', 'plan_choices', 'usable_gb', 'choice_text', 'plan_memory',
+           'larger_base', 'SystemReport', 'usable_gpu', 'card_hint', 'check_system']
 
 # %% ../nbs/32_plan.ipynb #07635ca5
 import os, platform, shutil
@@ -125,14 +125,17 @@ def kept_numbers(
     shared_prefix: bool = True,  # rows with a shared prefix; else padded batches
     fused: bool = True,  # adapters as one function with the layer (`41_fused`)
     dropout: bool = False,  # of the adapters
+    quantization: str = "bfloat16",  # of BYTES_LINEAR
 ) -> float:  # numbers a token
     """How many numbers one layer keeps of a token for its backward pass.
 
-    Inputs of the adapted layers, each once, or with dropout a copy and a mask for each adapter; what attention reads
-    (padded: and gives, with heads of keys repeated); inputs of norms (padded: in float32) and of the gate."""
+    Inputs of the adapted layers, each once; in mixed precision a copy for each adapter, with dropout a mask too; beside
+    them those that 8-bit products keep. What attention reads (padded: and gives, with heads of keys repeated); inputs of
+    norms (padded: in float32) and of the gate."""
     width, inter, _, _, queries, kv = shape[:6]
-    inputs = 2 * width + queries + (0 if shared_prefix and fused else inter)
-    if dropout: inputs = 1.5 * (5 * width + queries + inter)
+    each, once = 5 * width + queries + inter, 2 * width + queries + (0 if shared_prefix and fused else inter)
+    mixed = quantization != "float32" and not (shared_prefix and fused)
+    inputs = (1.5 * each if dropout else each if mixed else once) + (2 * width + queries + inter) * (quantization == "8-bit")
     attention = queries + 2 * kv if shared_prefix else 4 * queries
     norms, gate = (2 * width, 2 * inter) if shared_prefix else (4 * width, 3 * inter)
     return inputs + attention + norms + gate + 7 * r
@@ -153,7 +156,7 @@ def memory_parts(
     width, _, layers, vocab = shape[:4]
     linear, embeddings, adapters = count_weights(shape, r)
     size = 4 if quantization == "float32" else 2
-    kept = kept_numbers(shape, r, shared_prefix, quantization in ("bfloat16", "float32"), dropout)
+    kept = kept_numbers(shape, r, shared_prefix, quantization in ("bfloat16", "float32"), dropout, quantization)
     computed = batch_size * tokens - (shared * (batch_size - 1) if shared_prefix else 0)
     answers = 0.6 * batch_size * tokens
     last_norm = width * (1 if shared_prefix else 4)
@@ -165,23 +168,45 @@ def memory_parts(
     return {k: round(v / 2**30, 3) for k, v in parts.items()}
 
 # %% ../nbs/32_plan.ipynb #117c3163
+def plan_choices(
+    batch_size: int,  # examples a forward pass
+) -> list[tuple[str, bool, int]]:  # quantisation, checkpointing, examples a pass
+    "What may be tried, in the order of what costs least quality and time."
+    return [(q, c, b) for b in dict.fromkeys((batch_size, 1)) for q in ("bfloat16", "8-bit", "4-bit") for c in (False, True)]
+
+
+def usable_gb(
+    vram_gb: float,  # memory of a card
+) -> float:  # GB
+    "What a display and the driver leave of a card; raises `InputError` where that is nothing."
+    require(vram_gb > 0.7, "vram_gb", vram_gb, "must be above 0.7: a display and the driver take that much")
+    return vram_gb - 0.7
+
+
+def choice_text(
+    choice: tuple[str, bool, int],  # of `plan_choices`
+) -> str:  # "8-bit, checkpointing, batch 4"
+    "A choice in words."
+    quantization, checkpointing, b = choice
+    return f"{quantization}{', checkpointing' if checkpointing else ''}, batch {b}"
+
+# %% ../nbs/32_plan.ipynb #r32plan0
 def plan_memory(
     model_name: str = DEFAULT_BASE,  # a well-known name or a folder
     vram_gb: float = 8.0,  # memory of the card
     batch_size: int = 4,  # examples a forward pass
     tokens: int = 384,  # tokens of the longest example
     r: int = 16,  # rank of the adapters
+    dropout: bool = True,  # of the adapters, as the settings have it
 ) -> MemoryPlan:  # the first choice that fits, or the smallest
     "Choose quantisation, checkpointing and batch size for a card, with reasons; needs no network."
-    require(vram_gb > 0.7, "vram_gb", vram_gb, "must be above 0.7: a display and the driver take that much")
-    shape, usable, tried = model_shape(model_name), vram_gb - 0.7, []
-    choices = [(q, c, b) for b in dict.fromkeys((batch_size, 1)) for q in ("bfloat16", "8-bit", "4-bit") for c in (False, True)]
-    for quantization, checkpointing, b in choices:
+    usable, shape, tried = usable_gb(vram_gb), model_shape(model_name), []
+    for choice in plan_choices(batch_size):
+        quantization, checkpointing, b = choice
         plan = MemoryPlan(model_name, quantization, checkpointing, b, tokens,
-                          memory_parts(shape, quantization, checkpointing, b, tokens, r), usable, [])
+                          memory_parts(shape, quantization, checkpointing, b, tokens, r, dropout=dropout), usable, [])
         if plan.fits: break
-        tried.append(f"{quantization}{', checkpointing' if checkpointing else ''}, batch {b}: "
-                     f"{plan.total_gb} GB is over {usable:.1f} GB")
+        tried.append(f"{choice_text(choice)}: {plan.total_gb} GB is over {usable:.1f} GB")
     kind = {"bfloat16": "LoRA", "4-bit": "QLoRA"}.get(plan.quantization, f"LoRA on {plan.quantization} weights")
     how = f"{kind} {'with' if plan.gradient_checkpointing else 'without'} checkpointing"
     plan.reasons = tried + [f"{how}, batch {plan.batch_size}: {plan.total_gb} GB "

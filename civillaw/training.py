@@ -20,7 +20,7 @@ from .text import move_into_place
 from .machine import (PACKAGES, check_gpu_memory, keep_freed_memory, machine_info,
                               package_version, peak_mb, windows_memory_warning)
 from .data import DataLoader, data_sha256
-from .model import ModelManager
+from .model import ModelManager, checkpointing_settings
 from .plan import config_shape, memory_parts, weight_format
 from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
                                   last_checkpoint, lock_output_dir, note_run, tell_write_failure)
@@ -186,7 +186,7 @@ def training_arguments(
         warmup_steps=round(training.warmup_ratio * total), lr_scheduler_type=training.lr_scheduler_type,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, optim=_optimizer(training, manager),
         activation_checkpointing=training.gradient_checkpointing,
-        activation_checkpointing_kwargs=dict(use_reentrant=False), bf16=autocast and manager.dtype == torch.bfloat16,
+        activation_checkpointing_kwargs=checkpointing_settings(manager.config), bf16=autocast and manager.dtype == torch.bfloat16,
         fp16=autocast and manager.dtype == torch.float16, use_cpu=manager.device == "cpu", eval_strategy="steps", eval_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, eval_on_start=not training.resume,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
