@@ -624,6 +624,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'civillaw.fused._fused_forward': ('fused.html#_fused_forward', 'civillaw/fused.py'),
                                 'civillaw.fused._gate_gradients': ('fused.html#_gate_gradients', 'civillaw/fused.py'),
                                 'civillaw.fused._gated_forward': ('fused.html#_gated_forward', 'civillaw/fused.py'),
+                                'civillaw.fused._is_sharded': ('fused.html#_is_sharded', 'civillaw/fused.py'),
                                 'civillaw.fused._norm_forward': ('fused.html#_norm_forward', 'civillaw/fused.py'),
                                 'civillaw.fused._parts': ('fused.html#_parts', 'civillaw/fused.py'),
                                 'civillaw.fused._product': ('fused.html#_product', 'civillaw/fused.py'),

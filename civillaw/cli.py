@@ -769,6 +769,7 @@ def _run(name: str, flags: list[str]) -> int:
         return 0
     except SystemExit as e: return e.code or 0
     except InputError as e:
+        if int(os.environ.get("RANK", 0)): time.sleep(5)  # the first process says the same, and its launcher ends the others
         print(f"civillaw {name}: {e}", file=sys.stderr)
         return 2
     except BrokenPipeError: return _close_pipe()

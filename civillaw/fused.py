@@ -130,10 +130,15 @@ def can_fuse(
             and not layer.fan_in_fan_out and not any(layer.lora_bias.values()))
 
 
+def _is_sharded(layer: torch.nn.Module) -> bool:
+    "Whether FSDP holds weights in pieces that only the forward pass of a module below brings together."
+    return any(hasattr(p, "full_tensor") for p in layer.parameters())
+
+
 def _fused_forward(self: Linear, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     "Takes the place of a layer's own forward method."
     name = next(iter(self.lora_A))
-    if self.disable_adapters or self.merged or self.active_adapters != [name] or args or kwargs:
+    if self.disable_adapters or self.merged or self.active_adapters != [name] or args or kwargs or _is_sharded(self):
         return type(self).forward(self, x, *args, **kwargs)
     drop = self.lora_dropout[name]
     dropped = drop(x) if self.training and isinstance(drop, torch.nn.Dropout) and drop.p else x
@@ -160,7 +165,7 @@ def _norm_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
 def _gated_forward(self, x: torch.Tensor) -> torch.Tensor:
     "Takes the place of a feed-forward part's own forward method."
     gate, up, down = self.gate_proj(x), self.up_proj(x), self.down_proj
-    fused = getattr(down.__dict__.get("forward"), "__func__", None) is _fused_forward
+    fused = getattr(down.__dict__.get("forward"), "__func__", None) is _fused_forward and not _is_sharded(down)
     if not fused or down.disable_adapters or down.merged or len(down.active_adapters) != 1 or not torch.is_grad_enabled():
         return down(_Gate.apply(gate, up))
     name = down.active_adapters[0]

@@ -274,8 +274,9 @@ def answer_cross_entropy(
     targets: torch.Tensor,  # ids to predict, (n,)
 ) -> torch.Tensor:  # scalar, in nats, float32 or wider
     "Summed cross-entropy with logits of a few hundred tokens at a time; the head gets no gradient."
+    weight = head.weight.full_tensor() if hasattr(head.weight, "full_tensor") else head.weight  # sharded again after the forward pass
     with torch.autocast(hidden.device.type, enabled=False):
-        return _AnswerLoss.apply(hidden.to(head.weight.dtype), head.weight, targets)
+        return _AnswerLoss.apply(hidden.to(weight.dtype), weight, targets)
 
 # %% ../nbs/40_packing.ipynb #17c60e58
 def _base(model: torch.nn.Module) -> torch.nn.Module:

@@ -361,12 +361,13 @@ def _announce(self: TrainingManager, log: Path | None, done: int) -> None:
     held_out = len(self.loader.rows) - len(self.loader.dropped) - sum(map(len, self.dataset.values()))
     parts = ", ".join([*(f"{len(v)} examples to {dict(train='train', validation='validate')[k]}" for k, v in self.dataset.items()),
                        f"{held_out} kept for evaluation"])
+    beside = f" in {self.trainer.args.world_size} processes" * (self.trainer.args.world_size > 1)
     said = [f"training {self.model_config.model_name} on {Path(self.config.csv_path).name}: {parts}",
             *(f"line {line}: over max_length, dropped" for line in self.loader.dropped),
             f"first answer with loss: {self.learned[0]!r}",
             f"padded batches: {self.trainer.batching.padded_because}" if self.trainer.batching.padded_because else
             "rows with a shared prefix: what the examples of a batch begin with is computed once",
-            f"{schedule_text(self.trainer.schedule, done)}; on the {self.manager.device}, log: {log}"]
+            f"{schedule_text(self.trainer.schedule, done)}; on the {self.manager.device}{beside}, log: {log}"]
     slow = too_slow(self.trainer.schedule, round(len(self.dataset["train"]) / self.trainer.schedule.steps_per_epoch))
     self._tell([*said, slow] if slow else said)
 
