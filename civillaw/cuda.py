@@ -316,7 +316,7 @@ def measure(
     "Measure in this process, which takes no more than the card that is played has to give."
     return dict(cap=_cap(device, vram_gb)) | _outcome(lambda: KINDS[m.what](m, device) | _peaks(device), device)
 
-
+# %% ../nbs/73_cuda.ipynb #c73inpro
 def in_process(
     m: Measurement,  # what
     device: str = "cuda",  # cuda or cpu
@@ -440,7 +440,7 @@ def fake_forward(
     except (RuntimeError, NotImplementedError, AssertionError) as e: return f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
     return ""
 
-
+# %% ../nbs/73_cuda.ipynb #c73faktb
 def fake_table(
     shapes: list[str] = tuple(SHAPES),  # of SHAPES, or tiny
 ) -> pd.DataFrame:  # a row a size and kind of batch
