@@ -26,7 +26,7 @@ Usage: ./run_scripts.sh COMMAND [options]      (COMMAND --help lists the options
   ask           one question, one answer
   batch         answer a file of questions into a report: .md, .csv or .jsonl
   evaluate      the base model against the tuned one on held-out questions
-  benchmark     measure training, inference, data, memory or threads
+  benchmark     measure training, inference, data, memory, threads or cuda
   export        write a merged model for other programs
   setup         only set up .venv (setup --dev: with JupyterLab, nbdev and the test tools)
   test          run every check and test (test --slow: the long forms too)

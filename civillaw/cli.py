@@ -56,6 +56,7 @@ from .benchmark import (benchmark_data, benchmark_inference, benchmark_memory,
                                 benchmark_training, data_table)
 from .peers import PeerRun, benchmark_peers, peers_table
 from .threads import benchmark_threads, threads_table
+from .cuda import benchmark_cuda, cuda_table
 
 # %% ../nbs/80_cli.ipynb #06ae3dc5
 @dataclass
@@ -128,7 +129,7 @@ class EvaluationInput(Settings):
 @dataclass
 class BenchmarkInput:
     "What to measure."
-    kind: str = setting("", "training, inference, data, memory or threads")
+    kind: str = setting("", "training, inference, data, memory, threads or cuda")
     model_path: str = setting("", "folder of a tuned model, for inference; empty: the untuned base")
     model_name: str = setting(DEFAULT_BASE, "base model", ("--base_model",))
     csv_path: str = setting(str(BUNDLED_CSV), "file for training and data")
@@ -140,6 +141,8 @@ class BenchmarkInput:
     rounds: int = setting(3, "with a peer: alternating runs, whose median counts")
     loss_steps: int = setting(20, "with a peer: optimizer steps of the run whose losses are compared")
     runs_file: str = setting("", "with a peer: finished runs are kept in this file and not run again")
+    output_file: str = setting("cuda.json", "for cuda: written after each measurement; the same command goes on where it ended")
+    minutes: float = setting(10.0, "for cuda: how long all measurements may take")
 
 # %% ../nbs/80_cli.ipynb #f42fd84c
 @dataclass
@@ -450,11 +453,12 @@ def run_benchmark(data: BenchmarkInput, output: Output) -> dict:
     kinds = dict(training=beside if data.peer else lambda: benchmark_training(csv_path=data.csv_path, **bases),
                  data=lambda: benchmark_data(data.csv_path, data.rows, data.model_name),
                  inference=lambda: benchmark_inference(data.model_path or None, asked, **({} if data.model_path else bases)),
-                 memory=lambda: benchmark_memory(data.model_name), threads=lambda: benchmark_threads(data.model_name))
+                 memory=lambda: benchmark_memory(data.model_name), threads=lambda: benchmark_threads(data.model_name),
+                 cuda=lambda: benchmark_cuda(data.output_file, data.minutes))
     require(data.kind in kinds, "benchmark", data.kind,
             f"must be one of {', '.join(kinds)}: civillaw benchmark training")
     figures = kinds[data.kind]()
-    tables = dict(data=data_table, threads=threads_table, training=peers_table if data.peer else None)
+    tables = dict(data=data_table, threads=threads_table, cuda=cuda_table, training=peers_table if data.peer else None)
     if tables.get(data.kind): print(tables[data.kind](figures).to_string(index=False))
     else: print("| what | measured |\n|---|---|\n"
                 + "\n".join(f"| {k} | {v} |" for k, v in figures.items() if k != "machine"))
@@ -643,8 +647,9 @@ def evaluation_left(data: EvaluationInput, *_) -> str:
 
 
 def benchmark_left(data: BenchmarkInput, *_) -> str:
-    "Runs beside a peer are kept where a file for them was named."
-    return f"finished runs are kept in {data.runs_file}; the same command goes on with the others" if data.runs_file else ""
+    "Runs beside a peer are kept where a file for them was named, measurements of a card always."
+    kept = data.output_file if data.kind == "cuda" else data.runs_file
+    return f"finished runs are kept in {kept}; the same command goes on with the others" if kept else ""
 
 
 def nothing_left(*_) -> str:
@@ -679,7 +684,7 @@ COMMANDS = dict(
     evaluate=Command(run_evaluate, (EvaluationInput, InferenceConfig, SystemConfig, Output),
                      "base against tuned on held-out questions", evaluation_left),
     benchmark=Command(run_benchmark, (BenchmarkInput, Output),
-                      "speed and memory: benchmark training|inference|data|memory|threads", benchmark_left),
+                      "speed and memory: benchmark training|inference|data|memory|threads|cuda", benchmark_left),
     export=Command(run_export, (ExportInput, SystemConfig, Output),
                    "write a merged model for Ollama, vLLM or transformers", nothing_left),
     full=Command(run_full, (*_train, EvaluationInput, Output), "check, plan, train, evaluate, report", full_left))
