@@ -119,7 +119,7 @@ def _articles(self: Sources, near: list[Hit], votes: dict[str, float], most: int
 
 # %% ../nbs/24_sources.ipynb #s24fol01
 FOLLOWS_BELOW = 15.0  # best score of a question's own words, under which one that points back is taken with the question before
-_EARLIER = 0.5  # of the scores of that question
+_EARLIER = 0.75  # of the scores of that question
 _POINTS_BACK = re.compile(r"(?!.*(?:이란|에 대해) )\s*(?:그럼|그러면|그렇다면|그렇게|그런데|그런|그래도|그래서|그때|그건|그게|그것|그 |이 경우|이때|이런)")
 
 
@@ -131,7 +131,7 @@ def _topic(
 
 
 def _with_earlier(own: list[Hit], before: list[Hit]) -> list[Hit]:
-    "Hits of a question with those of its topic, by half."
+    "Hits of a question with those of its topic, which weigh less."
     scores = {h.index: h.score for h in own}
     for hit in before: scores[hit.index] = scores.get(hit.index, 0.0) + _EARLIER * hit.score
     return sorted((Hit(i, s) for i, s in scores.items()), key=lambda h: (-h.score, h.index))
