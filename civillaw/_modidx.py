@@ -1133,6 +1133,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'civillaw.sources.Sources.for_training': ('sources.html#sources.for_training', 'civillaw/sources.py'),
                                   'civillaw.sources.Sources.save': ('sources.html#sources.save', 'civillaw/sources.py'),
                                   'civillaw.sources._row': ('sources.html#_row', 'civillaw/sources.py'),
+                                  'civillaw.sources._topic': ('sources.html#_topic', 'civillaw/sources.py'),
+                                  'civillaw.sources._with_earlier': ('sources.html#_with_earlier', 'civillaw/sources.py'),
                                   'civillaw.sources.load_sources': ('sources.html#load_sources', 'civillaw/sources.py'),
                                   'civillaw.sources.prompt_lines': ('sources.html#prompt_lines', 'civillaw/sources.py'),
                                   'civillaw.sources.source_table': ('sources.html#source_table', 'civillaw/sources.py')},

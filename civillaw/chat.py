@@ -39,7 +39,7 @@ def fit_history(
 ) -> list[tuple[str, str]]:  # the newest of them that fit
     "The longest end of `history` that fits with `question` and its sources; raises `InputError` if the question alone is too long."
     found = getattr(manager, "sources", None)
-    lines = prompt_lines(found.find(question)) if found else []
+    lines = prompt_lines(found.find(question, earlier=[q for q, _ in history])) if found else []
     tokens = lambda start: manager.count_tokens(format_prompt(question, None, history[start:], lines))
     room, n = manager.max_prompt_tokens, len(history)
     fitting = lambda room: bisect_left(range(n + 1), True, key=lambda start: tokens(start) <= room)

@@ -227,7 +227,7 @@ class Prompt:
 def _prompt(self: InferenceManager, question: str, history: list[tuple[str, str]] = (), found: list[Source] | None = None) -> Prompt:
     "A question with its sources, as many as fit; raises `InputError` where it is empty, holds control characters or is too long."
     asked = clean_question(question)
-    if found is None: found = self.sources.find(asked) if self.sources else []
+    if found is None: found = self.sources.find(asked, earlier=[q for q, _ in history]) if self.sources else []
     messages = format_prompt(asked, None, history, prompt_lines(found))
     if self.engine: messages, ids, length = self.engine.prepare(messages), [], self.engine.count_tokens(messages)
     else: length = len(ids := self.encode(messages))
