@@ -65,7 +65,7 @@ def examples(self: PackedCollator,
             for first, shared, own, n in batch["segments"].tolist()]
 
 # %% ../nbs/40_packing.ipynb #9f776ea6
-ATTENTION_BLOCK = 128  # queries that are multiplied with their keys at once
+ATTENTION_BLOCK = 64  # queries that are multiplied with their keys at once
 
 
 @dataclass(frozen=True)

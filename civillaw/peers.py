@@ -207,6 +207,7 @@ def measure_run(
 ) -> dict:  # of `train_timed`
     "One of the settings, with a base by its name."
     setting = (OURS | TRL | HELPED)[name]
+    setting = replace(setting, batch_size=min(setting.batch_size, run.examples_per_step))
     require(run.examples_per_step % setting.batch_size == 0, "examples_per_step", run.examples_per_step,
             f"must be a multiple of the {setting.batch_size} examples a pass of {name!r}")
     manager = ModelManager(ModelConfig(model_name=run.model_name, torch_dtype=setting.dtype),
@@ -286,12 +287,12 @@ def _take_turns(run: PeerRun, rounds: int, loss_steps: int, log: RunLog) -> tupl
             figures = log.measure(name, run, nth)
             bar.update()
             return figures
-        screened = {name: measured(name, replace(run, steps=2)) for name in trl | helped}
+        screened = {name: measured(name, replace(run, steps=2, examples_per_step=min(4, run.examples_per_step))) for name in trl | helped}
         fastest = max(trl, key=lambda n: screened[n]["examples_per_s"])
         names = list(dict.fromkeys(("ours", fastest, next(iter(trl)))))
         timed = [{name: measured(name, run, nth) for name in names} for nth in range(rounds)]
         others = [{name: measured(name, other) for name in ("ours", fastest)} for other in (
-            replace(run, steps=loss_steps), replace(run, shared_prompt=False), replace(run, tokens_kept=LLAMA3_LENGTH))]
+            replace(run, steps=loss_steps, examples_per_step=min(2, run.examples_per_step)), replace(run, shared_prompt=False), replace(run, tokens_kept=LLAMA3_LENGTH))]
     return screened, fastest, timed, others
 
 # %% ../nbs/71_peers.ipynb #t71bench
