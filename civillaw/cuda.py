@@ -20,14 +20,14 @@ from .text import check_output_file, write_text
 from .machine import (choose_device, choose_dtype, gemm_peak_gflops, machine_info, package_version, peak_memory_mb)
 from .table import load_table
 from .model import ModelManager, quantization_config
-from .plan import KNOWN_SHAPES, config_shape, count_weights, memory_parts, usable_gpu, weight_format
+from .plan import KNOWN_SHAPES, config_shape, count_weights, memory_parts, training_flops, usable_gpu, weight_format
 from .packing import SegmentPlan, answer_cross_entropy
 from .oom import is_out_of_memory
 from .trainer import AnswerCollator, batch_loss, set_up_batching
 from .decoding import can_refill
 from .constraint import KnownArticles, citation_tokens
 from .inference import InferenceManager, ReadBefore, measure_speed
-from .benchmark import LLAMA_WIDTHS, decoding_limits, memory_bandwidth_gb_s, training_flops
+from .benchmark import LLAMA_WIDTHS, decoding_limits, memory_bandwidth_gb_s
 from .peers import PeerRun, PeerSetting, our_trainer, run_examples, train_timed, trainer_arguments, trl_trainer
 
 import pandas as pd

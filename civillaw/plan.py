@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SHAPES', 'BYTES_LINEAR', 'UNGATED', 'config_shape', 'model_shape', 'MemoryPlan', 'weight_format',
-           'count_weights', 'kept_numbers', 'memory_parts', 'plan_choices', 'usable_gb', 'choice_text', 'plan_memory',
-           'larger_base', 'SystemReport', 'usable_gpu', 'card_hint', 'check_system']
+           'count_weights', 'kept_numbers', 'training_flops', 'memory_parts', 'plan_choices', 'usable_gb',
+           'choice_text', 'plan_memory', 'larger_base', 'SystemReport', 'usable_gpu', 'card_hint', 'check_system']
 
 # %% ../nbs/32_plan.ipynb #07635ca5
 import os, platform, shutil
@@ -139,6 +139,18 @@ def kept_numbers(
     attention = queries + 2 * kv if shared_prefix else 4 * queries
     norms, gate = (2 * width, 2 * inter) if shared_prefix else (4 * width, 3 * inter)
     return inputs + attention + norms + gate + 7 * r
+
+# %% ../nbs/32_plan.ipynb #ede8f6ac
+def training_flops(
+    shape: tuple,  # of `model_shape`
+    r: int,  # rank of the adapters
+    answer_share: float,  # share of the tokens that carry loss
+    visible: float,  # mean number of keys a token sees
+) -> float:  # FLOP a token, forward and backward
+    "4 a frozen weight, 6 an adapter weight, the head at answer tokens only, 12 a key and width in each layer."
+    linear, _, adapters = count_weights(shape, r)
+    width, _, layers, vocab = shape[:4]
+    return 4 * linear + 6 * adapters + answer_share * 4 * vocab * width + 12 * layers * width * visible
 
 # %% ../nbs/32_plan.ipynb #4ef0f91a
 def memory_parts(
