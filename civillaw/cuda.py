@@ -408,7 +408,7 @@ def _prepared(config: LlamaConfig, shared_prefix: bool) -> tuple:
     "A model with adapters on `meta`, a real batch of four examples, its segments, and the tokens that predict."
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.device("meta"): model = get_peft_model(LlamaForCausalLM(config).to(torch.bfloat16), lora)
-    made = set_up_batching(SimpleNamespace(model=model, dtype=torch.bfloat16, tokenizer=SimpleNamespace(pad_token_id=0)), shared_prefix)
+    made = set_up_batching(SimpleNamespace(model=model, dtype=torch.bfloat16, device="cpu", tokenizer=SimpleNamespace(pad_token_id=0)), shared_prefix)
     tokens = lambda first, n: [3 + (first * k) % 250 for k in range(1, n + 1)]
     batch = made.collator([dict(input_ids=tokens(7, 64) + tokens(11 + k, 100 + k), labels=[-100] * 100 + tokens(11, 64 + k)) for k in range(4)])
     rows = "segments" in batch

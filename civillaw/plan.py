@@ -130,13 +130,13 @@ def kept_numbers(
     """How many numbers one layer keeps of a token for its backward pass.
 
     Inputs of the adapted layers, each once; in mixed precision a copy for each adapter, with dropout a mask too; beside
-    them those that 8-bit products keep. What attention reads (padded: and gives, with heads of keys repeated); inputs of
-    norms (padded: in float32) and of the gate."""
+    them those that 8-bit products keep. What attention reads (padded: and gives); inputs of norms (padded: in float32)
+    and of the gate."""
     width, inter, _, _, queries, kv = shape[:6]
     each, once = 5 * width + queries + inter, 2 * width + queries + (0 if shared_prefix and fused else inter)
     mixed = quantization != "float32" and not (shared_prefix and fused)
     inputs = (1.5 * each if dropout else each if mixed else once) + (2 * width + queries + inter) * (quantization == "8-bit")
-    attention = queries + 2 * kv if shared_prefix else 4 * queries
+    attention = (1 if shared_prefix else 2) * queries + 2 * kv
     norms, gate = (2 * width, 2 * inter) if shared_prefix else (4 * width, 3 * inter)
     return inputs + attention + norms + gate + 7 * r
 
@@ -171,7 +171,7 @@ def memory_parts(
     kept = kept_numbers(shape, r, shared_prefix, quantization in ("bfloat16", "float32"), dropout, quantization)
     computed = batch_size * tokens - (shared * (batch_size - 1) if shared_prefix else 0)
     answers = 0.6 * batch_size * tokens
-    last_norm = width * (1 if shared_prefix else 4)
+    last_norm = width if shared_prefix else 0  # padded: in place of the first one's, which no gradient passes
     at_once = min(answers, LOSS_CHUNK_TOKENS) if shared_prefix else answers
     parts = dict(weights=linear * BYTES_LINEAR[quantization] + embeddings * size, adapters=adapters * 8,
                  optimizer=adapters * (2 if quantization == "4-bit" else 8),
