@@ -282,6 +282,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'civillaw.config.SystemConfig.check': ('config.html#systemconfig.check', 'civillaw/config.py'),
                                  'civillaw.config.TrainingConfig': ('config.html#trainingconfig', 'civillaw/config.py'),
                                  'civillaw.config.TrainingConfig.check': ('config.html#trainingconfig.check', 'civillaw/config.py'),
+                                 'civillaw.config._refuse_twice': ('config.html#_refuse_twice', 'civillaw/config.py'),
                                  'civillaw.config._typed': ('config.html#_typed', 'civillaw/config.py'),
                                  'civillaw.config.default_inference_settings': ( 'config.html#default_inference_settings',
                                                                                  'civillaw/config.py'),
