@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['RUN_FILE', 'find_corrupt_file', 'last_checkpoint', 'find_best_again', 'CheckpointError', 'tell_write_failure',
-           'check_output_dir', 'note_run', 'check_run', 'lock_output_dir', 'AtomicCheckpoints']
+           'check_output_dir', 'note_run', 'check_run', 'lock_output_dir', 'AtomicCheckpoints', 'save_on_interrupt']
 
 # %% ../nbs/43_checkpoints.ipynb #10c3ad1f
-import errno, json, os, shutil, zipfile
-from contextlib import contextmanager
+import errno, json, os, shutil, signal, sys, threading, zipfile
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from .config import InputError, logger, require
@@ -219,3 +219,49 @@ def _publish(self: AtomicCheckpoints, place: Path, name: str) -> None:
     shutil.rmtree(place / name, ignore_errors=True)  # a torn one that was passed over
     move_into_place(aside / name, place / name)
     rotate_checkpoints(str(place), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+# %% ../nbs/43_checkpoints.ipynb #x43ctrlc
+class _SaveAndStop(TrainerCallback):
+    "Ends a training behind the step in which it was asked to, when its checkpoint is whole."
+    def __init__(self): self.asked, self.saved, self.process = False, 0, os.getpid()
+
+    def hear(self, number, frame):
+        "Handle SIGINT; processes that prepare batches hear it too."
+        if os.getpid() != self.process: return
+        if self.asked: raise KeyboardInterrupt
+        self.asked = True
+        with suppress(RuntimeError):  # it may come in the middle of another print
+            print("\nthe step that runs is finished and saved first; Ctrl-C again ends at once", file=sys.stderr)
+
+    def on_train_begin(self, args, state, control, **kwargs): self.saved = state.global_step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.asked and self.saved == state.global_step: raise KeyboardInterrupt  # nothing is unsaved
+
+    def on_step_end(self, args, state, control, **kwargs): control.should_save |= self.asked
+
+    def on_save(self, args, state, control, **kwargs):
+        self.saved = state.global_step
+        if self.asked: raise KeyboardInterrupt
+
+# %% ../nbs/43_checkpoints.ipynb #x43save0
+@contextmanager
+def save_on_interrupt(
+    trainer: Trainer,  # that trains inside
+):
+    """Inside, the first Ctrl-C saves the step that runs before it interrupts.
+
+    Nothing changes in several processes, outside the main thread, where no signals come, and where the caller has a handler."""
+    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or trainer.args.world_size > 1:
+        yield
+        return
+    stop = _SaveAndStop()
+    trainer.add_callback(stop)
+    signal.signal(signal.SIGINT, stop.hear)
+    try:
+        yield
+        if stop.asked: raise KeyboardInterrupt  # after the last checkpoint
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        trainer.remove_callback(stop)

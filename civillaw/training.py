@@ -23,7 +23,7 @@ from .data import DataLoader, data_sha256
 from .model import ModelManager, checkpointing_settings
 from .plan import config_shape, memory_parts, weight_format
 from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
-                                  last_checkpoint, lock_output_dir, note_run, tell_write_failure)
+                                  last_checkpoint, lock_output_dir, note_run, save_on_interrupt, tell_write_failure)
 from .oom import is_out_of_memory
 from .run_card import RunCard, code_sha256, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, is_due, plan_steps, read_schedule,
@@ -307,7 +307,7 @@ def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCa
         self.follow(self.plan_schedule())
         self._announce(log, int(last.name[11:]) if last else 0)
         start = self.clock()
-        self.trainer.train(resume_from_checkpoint=last and str(last))
+        with save_on_interrupt(self.trainer): self.trainer.train(resume_from_checkpoint=last and str(last))
         self.card = self._fill_card(self.clock() - start)
         if self.trainer.is_world_process_zero(): self.save()
         self.trainer.accelerator.wait_for_everyone()
