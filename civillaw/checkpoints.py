@@ -118,6 +118,20 @@ def _is_left_over(path: Path) -> bool:
     if path.name == "checkpoints": return path.is_dir() and all(p.name in _NO_CHECKPOINT for p in path.iterdir())
     return path.name in _LEFT_OVER
 
+# %% ../nbs/43_checkpoints.ipynb #x43held0
+_HELD = "is in use by another training; choose another folder, or delete its .lock, if you know that none is running"
+
+
+def _is_held(out: Path) -> bool:
+    "Whether another process trains into the folder now; writes nothing."
+    if int(os.environ.get("RANK", 0)) or not (out / ".lock").is_file(): return False
+    lock = FileLock(out / ".lock")
+    try: lock.acquire(timeout=0)
+    except Timeout: return True
+    except (NotImplementedError, OSError): return False  # `lock_output_dir` says why
+    lock.release()
+    return False
+
 # %% ../nbs/43_checkpoints.ipynb #18888820
 def check_output_dir(
     output_dir: str | Path,  # folder for the tuned model
@@ -126,6 +140,7 @@ def check_output_dir(
     "Raise `InputError` where the folder is in use, cannot be written, or has nothing to resume from; writes nothing."
     out = Path(output_dir)
     require(not out.exists() or out.is_dir(), "output_dir", str(out), "is a file; name a folder")
+    require(not _is_held(out), "output_dir", str(out), _HELD)
     require(not (out / "adapter_config.json").exists(), "output_dir", str(out),
             "is in use: it holds a tuned model; choose another or delete it")
     has_checkpoint = last_checkpoint(out) is not None
@@ -178,8 +193,7 @@ def lock_output_dir(
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout: raise InputError(f"output_dir = {str(out)!r}: is in use by another training; choose another folder, or delete its "
-                                     ".lock, if you know that none is running")
+    except Timeout: raise InputError(f"output_dir = {str(out)!r}: {_HELD}")
     except (NotImplementedError, OSError) as e:
         if not isinstance(e, NotImplementedError) and e.errno not in _NO_LOCKS:
             raise InputError(f"output_dir = {str(out)!r}: cannot be written ({e.strerror}); choose another folder")

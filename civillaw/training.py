@@ -34,6 +34,7 @@ import torch
 from fastcore.basics import patch
 from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
 # %% ../nbs/48_training.ipynb #17a21d13
@@ -165,6 +166,15 @@ def _optimizer(training: TrainingConfig, manager: ModelManager) -> str:
     if training.optim != "auto": return training.optim
     return "paged_adamw_8bit" if manager.config.load_in_4bit and manager.device == "cuda" else "adamw_torch"
 
+# %% ../nbs/48_training.ipynb #x48track
+def _check_trackers(names: list[str]) -> None:
+    "Raise `InputError` for a tracker that transformers does not know, or that is not installed, before anything is loaded."
+    for name in names:
+        try: get_reporting_integration_callbacks([name])
+        except ValueError as e: raise InputError(f"report_to = {name!r}: {str(e).rstrip('.')}; or pass none") from e
+        require(name in ("flyte", "kubeflow") or name in get_available_reporting_integrations(), "report_to", name,
+                f"is not installed; pip install {name}, or pass none")
+
 # %% ../nbs/48_training.ipynb #b81bcb3e
 def training_arguments(
     training: TrainingConfig,  # the settings
@@ -194,6 +204,7 @@ def training_arguments(
         remove_unused_columns=False, dataloader_num_workers=system.dataloader_num_workers,
         dataloader_pin_memory=system.pin_memory and manager.device == "cuda", ddp_find_unused_parameters=False,
         ddp_backend="gloo" if processes > 1 and manager.device == "cpu" else None)
+    _check_trackers(args.report_to)
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs take several processes: DataParallel would split columns of the logits
     return args
 
