@@ -1352,6 +1352,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                    'civillaw/training.py'),
                                    'civillaw.training.TrainingManager._clear': ( 'training.html#trainingmanager._clear',
                                                                                  'civillaw/training.py'),
+                                   'civillaw.training.TrainingManager._closing_bar': ( 'training.html#trainingmanager._closing_bar',
+                                                                                       'civillaw/training.py'),
                                    'civillaw.training.TrainingManager._config': ( 'training.html#trainingmanager._config',
                                                                                   'civillaw/training.py'),
                                    'civillaw.training.TrainingManager._drop_checkpoints': ( 'training.html#trainingmanager._drop_checkpoints',

@@ -318,11 +318,22 @@ def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCa
         self.follow(self.plan_schedule())
         self._announce(log, int(last.name[11:]) if last else 0)
         start = self.clock()
-        with save_on_interrupt(self.trainer): self.trainer.train(resume_from_checkpoint=last and str(last))
+        with self._closing_bar(), save_on_interrupt(self.trainer): self.trainer.train(resume_from_checkpoint=last and str(last))
         self.card = self._fill_card(self.clock() - start)
         if self.trainer.is_world_process_zero(): self.save()
         self.trainer.accelerator.wait_for_everyone()
     return self.card
+
+# %% ../nbs/48_training.ipynb #x48bars
+@patch
+@contextmanager
+def _closing_bar(self: TrainingManager):
+    "Close the bar of the terminal however the training ends."
+    try: yield
+    finally:
+        for callback in self.trainer.callback_handler.callbacks:
+            bar = getattr(callback, "training_bar", None)
+            if bar is not None: bar.close()
 
 # %% ../nbs/48_training.ipynb #x47inmem
 @patch
