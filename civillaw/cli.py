@@ -41,6 +41,7 @@ from .export import FACTS_FILE, export_model
 from .oom import is_out_of_memory
 from .checkpoints import check_output_dir, last_checkpoint
 from .run_card import load_card
+from .rehearsal import rehearse_plan
 from .training import TrainingManager
 from .inference import InferenceManager
 from .kept import AskedModel, answers_folder
@@ -91,6 +92,7 @@ class PlanInput:
     batch_size: int = setting(4, "examples a forward pass")
     tokens: int = setting(384, "tokens of the longest example")
     r: int = setting(16, "rank of the adapters")
+    rehearse: bool = setting(True, "run a training step on tensors without storage too; false: the formula alone")
 
 # %% ../nbs/80_cli.ipynb #ce4b6e0d
 @dataclass
@@ -293,9 +295,13 @@ def run_check_csv(data: CsvInput, output: Output) -> dict:
 # %% ../nbs/80_cli.ipynb #47ac5f48
 def run_plan(data: PlanInput, output: Output) -> dict:
     "The memory that training needs, before anything is downloaded."
-    plan = plan_memory(data.model_name, data.vram_gb, data.batch_size, data.tokens, data.r)
+    sizes = data.model_name, data.vram_gb, data.batch_size, data.tokens
+    plan = plan_memory(*sizes, data.r)
     show(plan)
-    return plan.as_dict()
+    if not data.rehearse: return plan.as_dict()
+    rehearsed = rehearse_plan(*sizes, LoRAConfig(r=data.r))
+    show(rehearsed)
+    return plan.as_dict() | dict(rehearsal=rehearsed.as_dict())
 
 
 def run_train(model: ModelConfig, lora: LoRAConfig, training: TrainingConfig, system: SystemConfig, recipe: Recipe,
@@ -489,9 +495,11 @@ def plan_text(
     lora: LoRAConfig,  # for the rank
     training: TrainingConfig,  # for the batch size
 ) -> str:  # markdown
-    "The memory plan, or why there is none: a base may be neither well known nor a folder."
-    try: return plan_memory(model.model_name, 8.0, training.batch_size, r=lora.r)._repr_markdown_()
+    "The memory plan and its rehearsal, or why there is none: a base may be neither well known nor a folder."
+    try: formula = plan_memory(model.model_name, 8.0, training.batch_size, r=lora.r, dropout=lora.lora_dropout > 0)
     except InputError as e: return f"No plan: {e}"
+    rehearsed = rehearse_plan(model.model_name, 8.0, training.batch_size, lora=lora, longest=False)
+    return f"By formula:\n\n{formula._repr_markdown_()}\n\n{rehearsed._repr_markdown_()}"
 
 
 def frame_markdown(

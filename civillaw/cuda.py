@@ -20,14 +20,14 @@ from .text import check_output_file, write_text
 from .machine import (choose_device, choose_dtype, gemm_peak_gflops, machine_info, package_version, peak_memory_mb)
 from .table import load_table
 from .model import ModelManager, quantization_config
-from .plan import KNOWN_SHAPES, config_shape, count_weights, memory_parts, usable_gpu, weight_format
+from .plan import KNOWN_SHAPES, config_shape, count_weights, memory_parts, training_flops, usable_gpu, weight_format
 from .packing import SegmentPlan, answer_cross_entropy
 from .oom import is_out_of_memory
 from .trainer import AnswerCollator, batch_loss, set_up_batching
 from .decoding import can_refill
 from .constraint import KnownArticles, citation_tokens
 from .inference import InferenceManager, ReadBefore, measure_speed
-from .benchmark import LLAMA_WIDTHS, decoding_limits, memory_bandwidth_gb_s, training_flops
+from .benchmark import LLAMA_WIDTHS, decoding_limits, memory_bandwidth_gb_s
 from .peers import PeerRun, PeerSetting, our_trainer, run_examples, train_timed, trainer_arguments, trl_trainer
 
 import pandas as pd
@@ -408,7 +408,7 @@ def _prepared(config: LlamaConfig, shared_prefix: bool) -> tuple:
     "A model with adapters on `meta`, a real batch of four examples, its segments, and the tokens that predict."
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.device("meta"): model = get_peft_model(LlamaForCausalLM(config).to(torch.bfloat16), lora)
-    made = set_up_batching(SimpleNamespace(model=model, dtype=torch.bfloat16, tokenizer=SimpleNamespace(pad_token_id=0)), shared_prefix)
+    made = set_up_batching(SimpleNamespace(model=model, dtype=torch.bfloat16, device="cpu", tokenizer=SimpleNamespace(pad_token_id=0)), shared_prefix)
     tokens = lambda first, n: [3 + (first * k) % 250 for k in range(1, n + 1)]
     batch = made.collator([dict(input_ids=tokens(7, 64) + tokens(11 + k, 100 + k), labels=[-100] * 100 + tokens(11, 64 + k)) for k in range(4)])
     rows = "segments" in batch

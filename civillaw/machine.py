@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'best_seconds', 'gemm_peak_gflops', 'core_gflops', 'cpu_has_bf16', 'cpu_gflops', 'bf16_verdict',
-           'has_kernels', 'choose_device', 'choose_dtype', 'check_gpu_memory', 'free_memory', 'idle_gpu_warning',
-           'peak_memory_mb', 'peak_mb', 'PeakMemory', 'windows_memory_warning', 'keep_freed_memory', 'package_version',
-           'cpu_name', 'memory_gb', 'machine_info']
+           'has_kernels', 'choose_device', 'choose_dtype', 'check_gpu_memory', 'gpu_room_gb', 'free_memory',
+           'idle_gpu_warning', 'peak_memory_mb', 'peak_mb', 'PeakMemory', 'windows_memory_warning', 'keep_freed_memory',
+           'package_version', 'cpu_name', 'memory_gb', 'machine_info']
 
 # %% ../nbs/03_machine.ipynb #2c0ade06
 import ctypes, gc, importlib.metadata, os, platform, shutil, sys, threading, time
@@ -131,6 +131,12 @@ def check_gpu_memory() -> dict:  # name, total, allocated and peak in GB; `avail
     gb = lambda b: round(b / 2**30, 2)
     return dict(available=True, name=p.name, total_gb=gb(p.total_memory),
                 allocated_gb=gb(torch.cuda.memory_allocated()), peak_gb=gb(torch.cuda.max_memory_allocated()))
+
+
+def gpu_room_gb() -> float | None:  # GB; None without a GPU
+    "What this process may take of the first CUDA GPU: what is free, and what it holds already."
+    if not torch.cuda.is_available(): return None
+    return (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / 2**30
 
 
 def free_memory() -> None:

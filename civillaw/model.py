@@ -76,7 +76,7 @@ def checkpoint_activations(
 ) -> None:
     "Let a model compute its activations twice instead of keeping them."
     if config.load_in_8bit: model.enable_input_require_grads()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=checkpointing_settings(config))
+    model.activation_checkpointing_enable(checkpointing_settings(config))
 
 # %% ../nbs/31_model.ipynb #d3be7581
 class ModelManager:

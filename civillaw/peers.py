@@ -28,10 +28,9 @@ from .machine import (PeakMemory, bf16_verdict, choose_device, cpu_has_bf16,
                               gemm_peak_gflops, keep_freed_memory, machine_info)
 from .data import DataLoader
 from .model import ModelManager
-from .plan import config_shape
+from .plan import config_shape, training_flops
 from .packing import PackedCollator
 from .trainer import AnswerCollator, CustomTrainer, LengthSorted, build_trainer
-from .benchmark import training_flops
 
 # %% ../nbs/71_peers.ipynb #0dec0765
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SHAPES', 'BYTES_LINEAR', 'UNGATED', 'config_shape', 'model_shape', 'MemoryPlan', 'weight_format',
-           'count_weights', 'kept_numbers', 'memory_parts', 'plan_choices', 'usable_gb', 'choice_text', 'plan_memory',
-           'larger_base', 'SystemReport', 'usable_gpu', 'card_hint', 'check_system']
+           'count_weights', 'kept_numbers', 'training_flops', 'memory_parts', 'plan_choices', 'usable_gb',
+           'choice_text', 'plan_memory', 'larger_base', 'SystemReport', 'usable_gpu', 'card_hint', 'check_system']
 
 # %% ../nbs/32_plan.ipynb #07635ca5
 import os, platform, shutil
@@ -130,15 +130,27 @@ def kept_numbers(
     """How many numbers one layer keeps of a token for its backward pass.
 
     Inputs of the adapted layers, each once; in mixed precision a copy for each adapter, with dropout a mask too; beside
-    them those that 8-bit products keep. What attention reads (padded: and gives, with heads of keys repeated); inputs of
-    norms (padded: in float32) and of the gate."""
+    them those that 8-bit products keep. What attention reads (padded: and gives); inputs of norms (padded: in float32)
+    and of the gate."""
     width, inter, _, _, queries, kv = shape[:6]
     each, once = 5 * width + queries + inter, 2 * width + queries + (0 if shared_prefix and fused else inter)
     mixed = quantization != "float32" and not (shared_prefix and fused)
     inputs = (1.5 * each if dropout else each if mixed else once) + (2 * width + queries + inter) * (quantization == "8-bit")
-    attention = queries + 2 * kv if shared_prefix else 4 * queries
+    attention = (1 if shared_prefix else 2) * queries + 2 * kv
     norms, gate = (2 * width, 2 * inter) if shared_prefix else (4 * width, 3 * inter)
     return inputs + attention + norms + gate + 7 * r
+
+# %% ../nbs/32_plan.ipynb #ede8f6ac
+def training_flops(
+    shape: tuple,  # of `model_shape`
+    r: int,  # rank of the adapters
+    answer_share: float,  # share of the tokens that carry loss
+    visible: float,  # mean number of keys a token sees
+) -> float:  # FLOP a token, forward and backward
+    "4 a frozen weight, 6 an adapter weight, the head at answer tokens only, 12 a key and width in each layer."
+    linear, _, adapters = count_weights(shape, r)
+    width, _, layers, vocab = shape[:4]
+    return 4 * linear + 6 * adapters + answer_share * 4 * vocab * width + 12 * layers * width * visible
 
 # %% ../nbs/32_plan.ipynb #4ef0f91a
 def memory_parts(
@@ -159,7 +171,7 @@ def memory_parts(
     kept = kept_numbers(shape, r, shared_prefix, quantization in ("bfloat16", "float32"), dropout, quantization)
     computed = batch_size * tokens - (shared * (batch_size - 1) if shared_prefix else 0)
     answers = 0.6 * batch_size * tokens
-    last_norm = width * (1 if shared_prefix else 4)
+    last_norm = width if shared_prefix else 0  # padded: in place of the first one's, which no gradient passes
     at_once = min(answers, LOSS_CHUNK_TOKENS) if shared_prefix else answers
     parts = dict(weights=linear * BYTES_LINEAR[quantization] + embeddings * size, adapters=adapters * 8,
                  optimizer=adapters * (2 if quantization == "4-bit" else 8),

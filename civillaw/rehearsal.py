@@ -8,7 +8,7 @@ __all__ = ['HEADS_OF_64', 'RESERVE_GB', 'TOKENS_APART', 'MOST_TOKENS', 'FAR_ABOV
            'formula_errors', 'RehearsedPlan', 'longest_example', 'rehearse_plan', 'halvings', 'choose_pass']
 
 # %% ../nbs/47_rehearsal.ipynb #r47impo0
-import time, weakref
+import time, warnings, weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -94,6 +94,7 @@ def model_without_weights(
     dtype = torch.float32 if quantization == "float32" else torch.bfloat16
     bits = held_in(quantization)
     settings = asdict(lora or LoRAConfig()) | dict(init_lora_weights=False)
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks by an old name
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         if how := quantization_config(bits, dtype):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_VALIDATIONS', 'VALIDATION_SHARE', 'SCHEDULE_FILE', 'Schedule', 'count_validations', 'seconds_for', 'plan_steps',
-           'schedule_text', 'too_slow', 'is_due', 'replan', 'first_plan_step', 'write_schedule', 'read_schedule',
-           'spread_out']
+           'schedule_text', 'too_slow', 'is_due', 'seconds_left', 'clock_text', 'replan', 'first_plan_step',
+           'write_schedule', 'read_schedule', 'spread_out']
 
 # %% ../nbs/45_schedule.ipynb #3736adcc
 import json, math
@@ -115,6 +115,28 @@ def is_due(
     "Whether a quarter of the time or half of the steps are over for the first time."
     quarter = elapsed >= schedule.seconds() / 4 or made >= schedule.steps / 2
     return schedule.minutes > 0 and not schedule.replanned_at and made >= 2 and quarter
+
+# %% ../nbs/45_schedule.ipynb #s45left0
+def seconds_left(
+    schedule: Schedule,  # the plan as it stands
+    made: int,  # optimizer steps made
+    step_s: float,  # seconds of a step in fact
+    validation_s: float,  # seconds of a validation in fact, with its checkpoint
+    checked: int,  # the step of the last validation
+) -> float:
+    "Seconds from the end of step `made` to the end of the training."
+    due = made > 0 and checked != made and (made % schedule.eval_every == 0 or made == schedule.steps)
+    after = math.ceil(schedule.steps / schedule.eval_every) - made // schedule.eval_every - (made == schedule.steps and made % schedule.eval_every > 0)
+    return (schedule.steps - made) * step_s + (due + after) * validation_s
+
+
+def clock_text(
+    seconds: float,  # of waiting
+) -> str:  # 3:07, or 1:02:30
+    "A time as a clock shows it."
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 # %% ../nbs/45_schedule.ipynb #fbfe815a
 def replan(

@@ -128,6 +128,7 @@ class CustomTrainer(AtomicCheckpoints, OutOfMemoryRetry):
     loss_is_scaled_for_ga = True
     loraplus_lr_ratio = 0.0  # learning rate of B over that of A; 0: one rate
     schedule: Schedule | None = None  # of the steps; it may change during the training
+    computed_tokens = answer_tokens = 0  # of all passes, by this process
 
     def create_optimizer(self, *args, **kwargs):
         "The optimizer of the arguments, for LoRA+ with a rate of its own for each B."
@@ -204,6 +205,8 @@ def training_step(self: CustomTrainer, model, inputs, num_items_in_batch=None):
     "Forward and backward passes of one batch, as `OutOfMemoryRetry` makes them, with a finite loss."
     loss = super(CustomTrainer, self).training_step(model, inputs, num_items_in_batch)
     self.require_finite("loss", loss)
+    self.computed_tokens += inputs["input_ids"].numel()
+    self.answer_tokens += int((inputs["labels"] != -100).sum())
     return loss
 
 
