@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['RUN_FILE', 'find_corrupt_file', 'last_checkpoint', 'find_best_again', 'CheckpointError', 'tell_write_failure',
-           'check_output_dir', 'note_run', 'check_run', 'lock_output_dir', 'AtomicCheckpoints']
+           'check_output_dir', 'note_run', 'check_run', 'lock_output_dir', 'AtomicCheckpoints', 'save_on_interrupt']
 
 # %% ../nbs/43_checkpoints.ipynb #10c3ad1f
-import errno, json, os, shutil, zipfile
-from contextlib import contextmanager
+import errno, json, os, shutil, signal, sys, threading, zipfile
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from .config import InputError, logger, require
@@ -118,6 +118,20 @@ def _is_left_over(path: Path) -> bool:
     if path.name == "checkpoints": return path.is_dir() and all(p.name in _NO_CHECKPOINT for p in path.iterdir())
     return path.name in _LEFT_OVER
 
+# %% ../nbs/43_checkpoints.ipynb #x43held0
+_HELD = "is in use by another training; choose another folder, or delete its .lock, if you know that none is running"
+
+
+def _is_held(out: Path) -> bool:
+    "Whether another process trains into the folder now; writes nothing."
+    if int(os.environ.get("RANK", 0)) or not (out / ".lock").is_file(): return False
+    lock = FileLock(out / ".lock")
+    try: lock.acquire(timeout=0)
+    except Timeout: return True
+    except (NotImplementedError, OSError): return False  # `lock_output_dir` says why
+    lock.release()
+    return False
+
 # %% ../nbs/43_checkpoints.ipynb #18888820
 def check_output_dir(
     output_dir: str | Path,  # folder for the tuned model
@@ -126,6 +140,7 @@ def check_output_dir(
     "Raise `InputError` where the folder is in use, cannot be written, or has nothing to resume from; writes nothing."
     out = Path(output_dir)
     require(not out.exists() or out.is_dir(), "output_dir", str(out), "is a file; name a folder")
+    require(not _is_held(out), "output_dir", str(out), _HELD)
     require(not (out / "adapter_config.json").exists(), "output_dir", str(out),
             "is in use: it holds a tuned model; choose another or delete it")
     has_checkpoint = last_checkpoint(out) is not None
@@ -178,8 +193,7 @@ def lock_output_dir(
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout: raise InputError(f"output_dir = {str(out)!r}: is in use by another training; choose another folder, or delete its "
-                                     ".lock, if you know that none is running")
+    except Timeout: raise InputError(f"output_dir = {str(out)!r}: {_HELD}")
     except (NotImplementedError, OSError) as e:
         if not isinstance(e, NotImplementedError) and e.errno not in _NO_LOCKS:
             raise InputError(f"output_dir = {str(out)!r}: cannot be written ({e.strerror}); choose another folder")
@@ -219,3 +233,49 @@ def _publish(self: AtomicCheckpoints, place: Path, name: str) -> None:
     shutil.rmtree(place / name, ignore_errors=True)  # a torn one that was passed over
     move_into_place(aside / name, place / name)
     rotate_checkpoints(str(place), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+# %% ../nbs/43_checkpoints.ipynb #x43ctrlc
+class _SaveAndStop(TrainerCallback):
+    "Ends a training behind the step in which it was asked to, when its checkpoint is whole."
+    def __init__(self): self.asked, self.saved, self.process = False, 0, os.getpid()
+
+    def hear(self, number, frame):
+        "Handle SIGINT; processes that prepare batches hear it too."
+        if os.getpid() != self.process: return
+        if self.asked: raise KeyboardInterrupt
+        self.asked = True
+        with suppress(RuntimeError):  # it may come in the middle of another print
+            print("\nthe step that runs is finished and saved first; Ctrl-C again ends at once", file=sys.stderr)
+
+    def on_train_begin(self, args, state, control, **kwargs): self.saved = state.global_step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.asked and self.saved == state.global_step: raise KeyboardInterrupt  # nothing is unsaved
+
+    def on_step_end(self, args, state, control, **kwargs): control.should_save |= self.asked
+
+    def on_save(self, args, state, control, **kwargs):
+        self.saved = state.global_step
+        if self.asked: raise KeyboardInterrupt
+
+# %% ../nbs/43_checkpoints.ipynb #x43save0
+@contextmanager
+def save_on_interrupt(
+    trainer: Trainer,  # that trains inside
+):
+    """Inside, the first Ctrl-C saves the step that runs before it interrupts.
+
+    Nothing changes in several processes, outside the main thread, where no signals come, and where the caller has a handler."""
+    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or trainer.args.world_size > 1:
+        yield
+        return
+    stop = _SaveAndStop()
+    trainer.add_callback(stop)
+    signal.signal(signal.SIGINT, stop.hear)
+    try:
+        yield
+        if stop.asked: raise KeyboardInterrupt  # after the last checkpoint
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        trainer.remove_callback(stop)

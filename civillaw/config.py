@@ -244,11 +244,23 @@ def load_recipe(
     path = bundled if bundled.is_file() else Path(name_or_path)
     known = ", ".join(sorted(p.stem for p in (ASSETS / "recipes").glob("*.yaml")))
     require(path.is_file(), "recipe", name_or_path, f"no such file; bundled recipes: {known}")
-    try: recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+        recipe, keys = yaml.safe_load(text), yaml.compose(text)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise InputError(f"recipe {path}: not YAML ({str(e).splitlines()[0]})")
     require(isinstance(recipe, dict), "recipe", str(path), "must hold lines of the form `learning_rate: 2e-3`")
+    _refuse_twice(path, keys)
     return recipe
+
+
+def _refuse_twice(path: Path, keys: yaml.MappingNode) -> None:
+    "YAML takes the last of two equal keys without a word."
+    lines = {}
+    for key, _ in keys.value:
+        line = key.start_mark.line + 1
+        first = lines.setdefault(key.value, line)
+        if first != line: raise InputError(f"recipe {path}: {key.value} stands in lines {first} and {line}; keep one of them")
 
 # %% ../nbs/00_config.ipynb #505f0db9
 def _typed(cls: type, f, value: object) -> object:

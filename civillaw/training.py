@@ -26,7 +26,7 @@ from .data import DataLoader, data_sha256
 from .model import ModelManager, checkpointing_settings
 from .plan import KNOWN_SHAPES, config_shape, memory_parts, plan_memory, training_flops, weight_format
 from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
-                                  last_checkpoint, lock_output_dir, note_run, tell_write_failure)
+                                  last_checkpoint, lock_output_dir, note_run, save_on_interrupt, tell_write_failure)
 from .oom import is_out_of_memory
 from .run_card import RunCard, code_sha256, plot_losses, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, clock_text, is_due, plan_steps, read_schedule, replan,
@@ -39,6 +39,7 @@ from fastcore.basics import patch
 from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
 from tqdm.auto import tqdm
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
@@ -291,6 +292,15 @@ def _optimizer(training: TrainingConfig, manager: ModelManager) -> str:
     if training.optim != "auto": return training.optim
     return "paged_adamw_8bit" if manager.config.load_in_4bit and manager.device == "cuda" else "adamw_torch"
 
+# %% ../nbs/48_training.ipynb #x48track
+def _check_trackers(names: list[str]) -> None:
+    "Raise `InputError` for a tracker that transformers does not know, or that is not installed, before anything is loaded."
+    for name in names:
+        try: get_reporting_integration_callbacks([name])
+        except ValueError as e: raise InputError(f"report_to = {name!r}: {str(e).rstrip('.')}; or pass none") from e
+        require(name in ("flyte", "kubeflow") or name in get_available_reporting_integrations(), "report_to", name,
+                f"is not installed; pip install {name}, or pass none")
+
 # %% ../nbs/48_training.ipynb #b81bcb3e
 def training_arguments(
     training: TrainingConfig,  # the settings
@@ -320,6 +330,7 @@ def training_arguments(
         remove_unused_columns=False, dataloader_num_workers=system.dataloader_num_workers,
         dataloader_pin_memory=system.pin_memory and manager.device == "cuda", ddp_find_unused_parameters=False,
         ddp_backend="gloo" if processes > 1 and manager.device == "cpu" else None)
+    _check_trackers(args.report_to)
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs take several processes: DataParallel would split columns of the logits
     return args
 
@@ -481,11 +492,22 @@ def train(self: TrainingManager, callbacks: list[TrainerCallback] = ()) -> RunCa
         self.follow(self.plan_schedule())
         self._announce(log, int(last.name[11:]) if last else 0)
         start = self.clock()
-        self.trainer.train(resume_from_checkpoint=last and str(last))
+        with self._closing_bar(), save_on_interrupt(self.trainer): self.trainer.train(resume_from_checkpoint=last and str(last))
         self.card = self._fill_card(self.clock() - start)
         if self.trainer.is_world_process_zero(): self.save()
         self.trainer.accelerator.wait_for_everyone()
     return self.card
+
+# %% ../nbs/48_training.ipynb #x48bars
+@patch
+@contextmanager
+def _closing_bar(self: TrainingManager):
+    "Close the bar of the terminal however the training ends."
+    try: yield
+    finally:
+        for callback in self.trainer.callback_handler.callbacks:
+            bar = getattr(callback, "training_bar", None)
+            if bar is not None: bar.close()
 
 # %% ../nbs/48_training.ipynb #x47inmem
 @patch
