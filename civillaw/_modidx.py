@@ -1065,6 +1065,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'civillaw.rehearsal._one_text_each': ('rehearsal.html#_one_text_each', 'civillaw/rehearsal.py'),
                                     'civillaw.rehearsal._optimizer': ('rehearsal.html#_optimizer', 'civillaw/rehearsal.py'),
                                     'civillaw.rehearsal._set_up': ('rehearsal.html#_set_up', 'civillaw/rehearsal.py'),
+                                    'civillaw.rehearsal._shown': ('rehearsal.html#_shown', 'civillaw/rehearsal.py'),
                                     'civillaw.rehearsal._step': ('rehearsal.html#_step', 'civillaw/rehearsal.py'),
                                     'civillaw.rehearsal.base_config': ('rehearsal.html#base_config', 'civillaw/rehearsal.py'),
                                     'civillaw.rehearsal.beyond_tensors': ('rehearsal.html#beyond_tensors', 'civillaw/rehearsal.py'),

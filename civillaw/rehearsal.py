@@ -29,6 +29,7 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
+from tqdm.auto import tqdm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config, masking_utils
@@ -344,7 +345,7 @@ class RehearsedPlan:
                 + "\n".join(f"- {r}" for r in self.reasons))
 
 # %% ../nbs/47_rehearsal.ipynb #r47longb
-TOKENS_APART = 64  # how near to the longest example the bisection comes
+TOKENS_APART = 64  # how near to the longest example the search comes
 MOST_TOKENS = 16_384
 
 
@@ -353,18 +354,29 @@ def longest_example(
     usable: float,  # GB
     fitting: int,  # tokens that are known to fit
 ) -> int:  # tokens, within `TOKENS_APART`
-    "The longest example that fits, by doubling and bisection."
-    low, high = fitting, 2 * fitting
-    while high < MOST_TOKENS and peak_gb(high) <= usable: low, high = high, 2 * high
-    if high >= MOST_TOKENS and peak_gb(MOST_TOKENS) <= usable: return MOST_TOKENS
+    "The longest example that fits, by doubling and then by bisection where a straight line says, since memory is nearly one."
+    low, below, high = fitting, peak_gb(fitting), 2 * fitting
+    while (above := peak_gb(min(high, MOST_TOKENS))) <= usable:
+        if high >= MOST_TOKENS: return MOST_TOKENS
+        low, below, high = high, above, 2 * high
     high = min(high, MOST_TOKENS)
     while high - low > TOKENS_APART:
-        middle = (low + high) // 2
-        low, high = (middle, high) if peak_gb(middle) <= usable else (low, middle)
+        guess = low + (high - low) * (usable - below) / (above - below) + TOKENS_APART * (-0.4, 0.4)[below > 0.99 * usable]
+        n = min(max(round(guess), low + TOKENS_APART // 2), high - TOKENS_APART // 2)
+        peak = peak_gb(n)
+        if peak <= usable: low, below = n, peak
+        else: high, above = n, peak
     return low
 
 # %% ../nbs/47_rehearsal.ipynb #r47planr
 FAR_ABOVE = 1.1  # times the usable memory by formula, which errs by less: not worth a rehearsal
+
+
+def _shown(bar: tqdm, work: Callable):
+    "The result of some work, counted by a bar."
+    done = work()
+    bar.update()
+    return done
 
 
 def rehearse_plan(
@@ -377,18 +389,21 @@ def rehearse_plan(
 ) -> RehearsedPlan:  # the first choice that fits, or the smallest
     "Choose quantisation, checkpointing and batch size for a card by rehearsals; needs no network."
     usable, shape, config, lora = usable_gb(vram_gb), model_shape(model_name), base_config(model_name), lora or LoRAConfig()
-    last, tried = plan_choices(batch_size)[-1], []
+    last, tried, bar = plan_choices(batch_size)[-1], [], tqdm(unit="run", desc="rehearsals", leave=False)
     for choice in plan_choices(batch_size):
         quantization, checkpointing, b = choice
         guess = sum(memory_parts(shape, quantization, checkpointing, b, tokens, lora.r, dropout=lora.lora_dropout > 0).values())
         if guess > FAR_ABOVE * usable and choice != last:
             tried.append(f"{choice_text(choice)}: about {guess:.1f} GB by formula, passed over")
             continue
-        run = lambda n: rehearse(config, even_examples(b, n), quantization, checkpointing, lora=lora)
+        run = lambda n: _shown(bar, lambda: rehearse(config, even_examples(b, n), quantization, checkpointing, lora=lora))
         told = run(tokens)
         tried.append(f"{choice_text(choice)}: {told.peak_gb:.2f} GB rehearsed")
         if told.peak_gb <= usable: break
-    found = longest_example(lambda n: run(n).peak_gb, usable, tokens) if longest and told.peak_gb <= usable else 0
+    peaks = {tokens: told.peak_gb}
+    peak = lambda n: peaks.get(n) or run(n).peak_gb
+    found = longest_example(peak, usable, tokens) if longest and told.peak_gb <= usable else 0
+    bar.close()
     return RehearsedPlan(model_name, usable, told, found, tried)
 
 # %% ../nbs/47_rehearsal.ipynb #r47passc
