@@ -126,7 +126,7 @@ def _is_held(out: Path) -> bool:
     "Whether another process trains into the folder now; writes nothing."
     if int(os.environ.get("RANK", 0)) or not (out / ".lock").is_file(): return False
     lock = FileLock(out / ".lock")
-    try: lock.acquire(timeout=0)
+    try: lock.acquire(timeout=2)  # a killed process lets go of its files a moment after it is gone
     except Timeout: return True
     except (NotImplementedError, OSError): return False  # `lock_output_dir` says why
     lock.release()

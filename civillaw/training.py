@@ -28,7 +28,7 @@ from .plan import KNOWN_SHAPES, config_shape, memory_parts, plan_memory, trainin
 from .checkpoints import (RUN_FILE, check_output_dir, check_run, find_best_again,
                                   last_checkpoint, lock_output_dir, note_run, save_on_interrupt, tell_write_failure)
 from .oom import is_out_of_memory
-from .run_card import RunCard, code_sha256, plot_losses, template_sha256
+from .run_card import RunCard, code_sha256, plot_losses, rate_text, template_sha256
 from .schedule import (SCHEDULE_FILE, Schedule, clock_text, is_due, plan_steps, read_schedule, replan,
                                schedule_text, seconds_left, too_slow, write_schedule)
 from .trainer import CustomTrainer, build_trainer, time_training
@@ -132,6 +132,12 @@ def _peak_gflops(dtype: torch.dtype, device: str) -> float:
 
 
 @patch
+def peak_gflops(self: Pace) -> float:
+    "What matrix products reach here in the type of the base."
+    return _peak_gflops(self.trainer.model.get_input_embeddings().weight.dtype, self.trainer.args.device.type)
+
+
+@patch
 def rates(self: Pace) -> dict:  # empty before the first step has ended
     "Tokens and answer tokens a second of this process, and the share of the matrix-product peak, 0 to 1."
     trainer, seconds = self.trainer, self.working_s[-1]
@@ -139,9 +145,8 @@ def rates(self: Pace) -> dict:  # empty before the first step has ended
     tokens, answers = trainer.computed_tokens / seconds, trainer.answer_tokens / seconds
     told, config = dict(tokens_per_s=round(tokens, 1), answer_tokens_per_s=round(answers, 1)), trainer.model.get_base_model().config
     if config.model_type not in ("llama", "qwen2", "qwen3"): return told
-    lora, dtype = trainer.model.peft_config["default"], trainer.model.get_input_embeddings().weight.dtype
-    flops = training_flops(config_shape(config), lora.r, answers / tokens, self.mean_length() / 2) * tokens
-    return told | dict(share_of_peak=round(flops / 1e9 / _peak_gflops(dtype, trainer.args.device.type), 3))
+    flops = training_flops(config_shape(config), trainer.model.peft_config["default"].r, answers / tokens, self.mean_length() / 2) * tokens
+    return told | dict(share_of_peak=round(flops / 1e9 / self.peak_gflops(), 3))
 
 
 @patch
@@ -154,10 +159,7 @@ def mean_length(self: Pace) -> float:
 @patch
 def text(self: Pace, state: TrainerState) -> str:
     "Time left, tokens a second and share of the peak, for a reader."
-    told, r = [f"{clock_text(self.left_s(state))} left"], self.rates()
-    if r: told.append(f"{r['tokens_per_s']:.0f} tokens/s ({r['answer_tokens_per_s']:.0f} of answers)")
-    if "share_of_peak" in r: told.append(f"{r['share_of_peak']:.0%} of the peak")
-    return ", ".join(told)
+    return ", ".join(filter(None, (f"{clock_text(self.left_s(state))} left", rate_text(self.rates()))))
 
 # %% ../nbs/48_training.ipynb #40af213f
 class LogToFile(TrainerCallback):
@@ -460,6 +462,7 @@ def plan_schedule(self: TrainingManager) -> Schedule:
 def _show_pace(self: TrainingManager) -> None:
     "Let the bar or the picture of a notebook, and the log file, follow the pace."
     pace = self.trainer.pace = Replanner(self.trainer, self.output_dir, self.clock)
+    pace.peak_gflops()  # measured now and not between two steps, whose time it would take
     in_terminal = self.trainer.pop_callback(ProgressCallback)
     self.trainer.pop_callback(DEFAULT_PROGRESS_CALLBACK)  # a table in a notebook
     shown = ProgressBar(pace) if in_terminal else LiveLosses(pace)
@@ -588,7 +591,7 @@ def _fill_card(self: TrainingManager, seconds: float) -> RunCard:
     best = next(e for e in evals if e["step"] == state.best_global_step)  # the base itself is not a checkpoint
     epochs = state.epoch or 0
     return RunCard(base_model=self.model_config.model_name, base_fingerprint=self.manager.fingerprint,
-                steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1),
+                steps=state.global_step, epochs=round(epochs, 3), seconds=round(seconds, 1), rates=self.trainer.pace.rates(),
                 tokens=round(epochs * sum(map(len, train["input_ids"]))),
                 answer_tokens=round(epochs * sum(l != -100 for ls in train["labels"] for l in ls)),
                 peak_memory_mb=peak_mb(),
