@@ -373,7 +373,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'civillaw.cuda._require_card': ('cuda.html#_require_card', 'civillaw/cuda.py'),
                                'civillaw.cuda._training': ('cuda.html#_training', 'civillaw/cuda.py'),
                                'civillaw.cuda._unsloth_trainer': ('cuda.html#_unsloth_trainer', 'civillaw/cuda.py'),
-                               'civillaw.cuda._without_content': ('cuda.html#_without_content', 'civillaw/cuda.py'),
                                'civillaw.cuda.benchmark_cuda': ('cuda.html#benchmark_cuda', 'civillaw/cuda.py'),
                                'civillaw.cuda.cuda_table': ('cuda.html#cuda_table', 'civillaw/cuda.py'),
                                'civillaw.cuda.fake_forward': ('cuda.html#fake_forward', 'civillaw/cuda.py'),

@@ -24,6 +24,7 @@ from .plan import KNOWN_SHAPES, config_shape, count_weights, memory_parts, train
 from .packing import SegmentPlan, answer_cross_entropy
 from .oom import is_out_of_memory
 from .trainer import AnswerCollator, batch_loss, set_up_batching
+from .rehearsal import model_without_weights, without_storage
 from .decoding import can_refill
 from .constraint import KnownArticles, citation_tokens
 from .inference import InferenceManager, ReadBefore, measure_speed
@@ -32,7 +33,6 @@ from .peers import PeerRun, PeerSetting, our_trainer, run_examples, train_timed,
 
 import pandas as pd
 import torch
-from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -392,22 +392,9 @@ def cuda_table(
     return table.loc[:, (table != "").any()]
 
 # %% ../nbs/73_cuda.ipynb #c73fake0
-def _without_content(module: torch.nn.Module, device: str) -> None:
-    "Exchange parameters and buffers for fake ones on a device, shared ones for the same."
-    made, kinds = {}, lambda m: (m._parameters, m._buffers)
-    for store in (s for m in module.modules() for s in kinds(m)):
-        for name, t in store.items():
-            if t is None: continue
-            if id(t) not in made:
-                empty = torch.empty(t.shape, dtype=t.dtype, device=device)
-                made[id(t)] = t, torch.nn.Parameter(empty, t.requires_grad) if isinstance(t, torch.nn.Parameter) else empty
-            store[name] = made[id(t)][1]
-
-
 def _prepared(config: LlamaConfig, shared_prefix: bool) -> tuple:
     "A model with adapters on `meta`, a real batch of four examples, its segments, and the tokens that predict."
-    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.device("meta"): model = get_peft_model(LlamaForCausalLM(config).to(torch.bfloat16), lora)
+    model = model_without_weights(config, lora=LoRAConfig(lora_dropout=0.0))
     made = set_up_batching(SimpleNamespace(model=model, dtype=torch.bfloat16, device="cpu", tokenizer=SimpleNamespace(pad_token_id=0)), shared_prefix)
     tokens = lambda first, n: [3 + (first * k) % 250 for k in range(1, n + 1)]
     batch = made.collator([dict(input_ids=tokens(7, 64) + tokens(11 + k, 100 + k), labels=[-100] * 100 + tokens(11, 64 + k)) for k in range(4)])
@@ -429,7 +416,7 @@ def fake_forward(
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast(device, torch.bfloat16, enabled=autocast):
             fake = lambda t: torch.empty(t.shape, dtype=t.dtype, device=device)
-            _without_content(model, device)
+            without_storage(model, device)
             inputs, (predicts, targets) = {k: fake(v) for k, v in batch.items()}, map(fake, places)
             if plan:
                 vars(plan).update({k: fake(v) for k, v in vars(plan).items() if isinstance(v, torch.Tensor)})
